@@ -1,0 +1,80 @@
+"""What the rest of the course asks about an optimizer, by key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from math import prod
+
+import torch
+
+from course_lib.optim.adam import Adam
+from course_lib.optim.adamw import AdamW
+from course_lib.optim.base import ScratchOptimizer
+from course_lib.optim.rmsprop import RMSprop
+from course_lib.optim.sgd import SGD
+
+
+@dataclass(frozen=True)
+class Paper:
+    """Where an optimizer was published. ``arxiv`` is an arXiv id, or None where there is none."""
+
+    title: str
+    year: int
+    arxiv: str | None = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One optimizer of the course.
+
+    Attributes:
+        key: the registry's key and the id of the exercise that asks for it.
+        name: as one writes it in prose.
+        make: ``make(params, **hyper)``, the course's own implementation.
+        production: ``production(params, **hyper)``, the same algorithm with the same arguments as people
+            use it in production; further arguments (``fused=True``) are passed on.
+        state_tensors: how many tensors of a parameter's own shape and dtype it keeps.
+        paper: where it comes from.
+    """
+
+    key: str
+    name: str
+    make: Callable[..., ScratchOptimizer]
+    production: Callable[..., torch.optim.Optimizer]
+    state_tensors: int
+    paper: Paper
+
+    def state_bytes(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> int:
+        """Bytes of optimizer state for one parameter of this shape and dtype, the step count left out."""
+        return self.state_tensors * prod(shape) * dtype.itemsize
+
+    @property
+    def state_bytes_per_param(self) -> float:
+        """Bytes of state per float32 parameter."""
+        return float(self.state_bytes((1,)))
+
+
+_SGD = Paper("A Stochastic Approximation Method (Robbins & Monro)", 1951)
+_MOMENTUM = Paper("Some methods of speeding up the convergence of iteration methods (Polyak)", 1964)
+_NESTEROV = Paper("On the importance of initialization and momentum in deep learning (Sutskever et al.)", 2013)
+_RMSPROP = Paper("Neural Networks for Machine Learning, lecture 6e (Tieleman & Hinton)", 2012)
+_ADAM = Paper("Adam: A Method for Stochastic Optimization (Kingma & Ba)", 2015, "1412.6980")
+_AMSGRAD = Paper("On the Convergence of Adam and Beyond (Reddi et al.)", 2018, "1904.09237")
+_ADAMW = Paper("Decoupled Weight Decay Regularization (Loshchilov & Hutter)", 2019, "1711.05101")
+
+REGISTRY: dict[str, Entry] = {
+    entry.key: entry
+    for entry in (
+        Entry("sgd", "SGD", SGD, torch.optim.SGD, 0, _SGD),
+        Entry("momentum", "SGD with momentum", partial(SGD, momentum=0.9),
+              partial(torch.optim.SGD, momentum=0.9), 1, _MOMENTUM),
+        Entry("nesterov", "Nesterov momentum", partial(SGD, momentum=0.9, nesterov=True),
+              partial(torch.optim.SGD, momentum=0.9, nesterov=True), 1, _NESTEROV),
+        Entry("rmsprop", "RMSProp", RMSprop, torch.optim.RMSprop, 1, _RMSPROP),
+        Entry("adam", "Adam", Adam, torch.optim.Adam, 2, _ADAM),
+        Entry("amsgrad", "AMSGrad", partial(Adam, amsgrad=True), partial(torch.optim.Adam, amsgrad=True), 3, _AMSGRAD),
+        Entry("adamw", "AdamW", AdamW, torch.optim.AdamW, 2, _ADAMW),
+    )
+}
