@@ -1,0 +1,81 @@
+"""Mistakes in the walk over groups and parameters, which every optimizer shares."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from course_lib.checks.mistakes.engine import known
+
+
+def _first_group(c: SimpleNamespace, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """The hyper-parameters, those in ``names`` taken from the first group for every element."""
+    return {name: np.full_like(value, value[c.group == 0][0]) if name in names else value for name, value in c.h.items()}
+
+
+def _before_missing(c: SimpleNamespace, within_group: bool) -> np.ndarray:
+    """Where a loop that stops at the first missing gradient has still been."""
+    missing = np.flatnonzero(~c.has)
+    active = c.has.copy()
+    for group in np.unique(c.group) if within_group else [None]:
+        inside = missing if group is None else missing[c.group[missing] == group]
+        if inside.size:
+            behind = np.arange(active.size) > inside[0]
+            active &= ~(behind if group is None else behind & (c.group == group))
+    return active
+
+
+def _count_per_tensor(c: SimpleNamespace, per_group: bool) -> np.ndarray:
+    """The step count as each tensor finds it when every tensor handled before it has advanced it by one."""
+    tensors = range(c.tensor.max() + 1)
+    handled = np.asarray([c.has[c.tensor == tensor][0] for tensor in tensors])
+    owner = np.asarray([c.group[c.tensor == tensor][0] * per_group for tensor in tensors])
+    order = np.asarray([np.sum(handled[: k + 1] & (owner[: k + 1] == owner[k])) for k in tensors])
+    count = np.asarray([np.sum(handled & (owner == group)) for group in owner])
+    before = getattr(c, "handled_so_far", np.zeros(c.t.shape))
+    c.handled_so_far = before + count[c.tensor]
+    return before + order[c.tensor]
+
+
+def walking(hyper_names: tuple[str, ...], counts_steps: bool) -> tuple:
+    """The shared mistakes for an optimizer with these hyper-parameters (flat names, ``lr`` first)."""
+    mistakes = [
+        known("lr-frozen", "a learning rate read once, when the optimizer was made: the schedule has no effect",
+              "Where does a scheduler write the new learning rate, and when do you read it?", h=lambda c: c.h0),
+        known("first-group-only", "the first group's hyper-parameters used for every group",
+              "Which `group` does each parameter belong to when its hyper-parameters are read?",
+              h=lambda c: _first_group(c, hyper_names)),
+        known("group-lr-ignored", "the first group's learning rate used for every group",
+              "Read lr from the group at hand.", h=lambda c: _first_group(c, ("lr",))),
+        known("missing-is-zero", "a missing gradient treated as a gradient of zeros: the state decays and the parameter moves",
+              "What should happen to a parameter that took no part in this backward pass?",
+              active=lambda c: np.ones_like(c.has)),
+        known("returns-at-missing", "a walk that ends at the first missing gradient (`return`): later parameters are not updated",
+              "`continue`, `break` and `return` do three different things.", active=lambda c: _before_missing(c, False)),
+        known("breaks-at-missing", "a loop over the group that ends at the first missing gradient (`break`)",
+              "`continue` and `break` do two different things.", active=lambda c: _before_missing(c, True)),
+        known("skips-zero-gradient", "a parameter skipped whenever its whole gradient is zero",
+              "A gradient of zeros is a gradient. Which of the averages must still move?",
+              active=lambda c: c.has & (c.total(np.abs(c.g)) > 0)),
+    ]
+    if "weight_decay" in hyper_names:
+        mistakes.append(known("group-decay-ignored", "the first group's weight_decay used for every group",
+                              "Read weight_decay from the group at hand.", h=lambda c: _first_group(c, ("weight_decay",))))
+    betas = tuple(name for name in hyper_names if name.startswith(("beta", "alpha", "momentum")))
+    if betas:
+        mistakes.append(known("group-betas-ignored", "the first group's decay rates used for every group",
+                              "Read them from the group at hand.", h=lambda c: _first_group(c, betas)))
+    if "eps" in hyper_names:
+        mistakes.append(known("group-eps-ignored", "the first group's eps used for every group",
+                              "Read eps from the group at hand.", h=lambda c: _first_group(c, ("eps",))))
+    if counts_steps:
+        mistakes += [
+            known("step-count-shared", "one step count for all parameters, which also advances where the gradient is missing",
+                  "How many gradients has *this* parameter seen?", t=lambda c: np.full_like(c.t, c.step)),
+            known("step-count-per-tensor", "a step count of the group that advances once for every tensor instead of once per step",
+                  "Print the count after one step() on a model with three tensors.", t=lambda c: _count_per_tensor(c, True)),
+            known("step-count-per-tensor-global", "a step count of the whole optimizer that advances once for every tensor",
+                  "Print the count after one step() on a model with three tensors.", t=lambda c: _count_per_tensor(c, False)),
+        ]
+    return tuple(mistakes)

@@ -1,0 +1,91 @@
+"""The problems on which a candidate's numbers are taken: starting values, groups and gradients, all in NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+Values = list[np.ndarray]
+Hyper = Mapping[str, float | tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is fed to an optimizer.
+
+    Attributes:
+        values: starting values, one float64 array per tensor.
+        groups: for each parameter group, the indices of its tensors.
+        hypers: for each group, its hyper-parameters by torch's names.
+        gradients: for each step, for each tensor, its gradient or None where it is missing.
+        lr_factors: for each step, what the groups' learning rates are multiplied by.
+        transposed: indices of the tensors that a candidate gets as a non-contiguous view.
+    """
+
+    values: Values
+    groups: Sequence[Sequence[int]]
+    hypers: Sequence[Hyper]
+    gradients: Sequence[Sequence[np.ndarray | None]]
+    lr_factors: Sequence[float]
+    transposed: frozenset[int] = frozenset()
+
+    @property
+    def group_of(self) -> list[int]:
+        """For each tensor, the index of its group."""
+        owner = {tensor: index for index, group in enumerate(self.groups) for tensor in group}
+        return [owner[tensor] for tensor in range(len(self.values))]
+
+    def only(self, tensors: Sequence[int], steps: Sequence[int], constant_lr: bool = True) -> Problem:
+        """The same problem with some of the tensors and some of the steps, the schedule left out by default."""
+        group_of = self.group_of
+        kept = sorted({group_of[tensor] for tensor in tensors})
+        return Problem(
+            [self.values[tensor] for tensor in tensors],
+            [[new for new, tensor in enumerate(tensors) if group_of[tensor] == group] for group in kept],
+            [self.hypers[group] for group in kept],
+            [[self.gradients[step][tensor] for tensor in tensors] for step in steps],
+            [1.0 if constant_lr else self.lr_factors[step] for step in steps],
+        )
+
+
+SHAPES = ((2, 3), (2, 3), (), (3, 2), (4,))
+SCALES = (1.0, 0.05, 0.4, 2.5, 0.01)  # of the gradients: from far above eps to well below it
+STEPS = 12
+MISSING = {(0, 1), (1, 1), (3, 3), (4, 3), (7, 0), (8, 4), (8, 3)}  # (step, tensor)
+ALL_ZERO = {(5, 0), (2, 4)}
+LR_FACTORS = (1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 1.7, 1.7, 1.7, 0.3, 0.3)
+
+
+def walk(first: Hyper, second: Hyper, seed: int = 7) -> Problem:
+    """Two groups, five tensors, twelve steps: everything that tells one trajectory from another.
+
+    Two tensors of equal shape, a scalar, a non-contiguous one; gradients from far above eps to far below it, one
+    element that stays at zero with a gradient of zero, whole gradients of zeros, missing gradients, a learning rate that moves.
+    """
+    rng = np.random.default_rng(seed)
+    values = [rng.uniform(0.5, 3.0, shape) * rng.choice((-1.0, 1.0), shape) for shape in SHAPES]
+    values[0][0, 0] = 0.0
+    values[4] *= 0.02
+    gradients: list[list[np.ndarray | None]] = []
+    drift = [rng.normal(size=shape) for shape in SHAPES]
+    for step in range(STEPS):
+        row: list[np.ndarray | None] = []
+        for tensor, shape in enumerate(SHAPES):
+            gradient = SCALES[tensor] * (0.7 * drift[tensor] + rng.normal(size=shape)) * (1.0 + step % 3)
+            if tensor == 0:
+                gradient[0, 0] = 0.0
+            if (step, tensor) in ALL_ZERO:
+                gradient = np.zeros(shape)
+            row.append(None if (step, tensor) in MISSING else np.asarray(gradient))
+        gradients.append(row)
+    return Problem(values, [[0, 1, 2], [3, 4]], [first, second], gradients, LR_FACTORS, frozenset({3}))
+
+
+def single(hyper: Hyper, steps: int, size: int = 3, scale: float = 1.0, seed: int = 11) -> Problem:
+    """One vector, one group, a constant learning rate and a gradient at every step."""
+    rng = np.random.default_rng(seed)
+    values = [rng.uniform(0.5, 2.0, size)]
+    gradients = [[scale * (0.3 + rng.normal(size=size))] for _ in range(steps)]
+    return Problem(values, [[0]], [hyper], gradients, [1.0] * steps)

@@ -1,0 +1,88 @@
+"""What the probes need to know about each whole optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from course_lib.checks.mistakes import FAMILIES, Family
+from course_lib.checks.problem import Hyper, Problem, single, walk
+from course_lib.checks.reference import RULES, Rule
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One whole optimizer as its exercise states it.
+
+    Attributes:
+        key: registry key.
+        groups: hyper-parameters of the two groups of the walk, far from the defaults.
+        defaults: the exercise's default arguments.
+        exact: hyper-parameters under which nothing but the state's own dtype rounds.
+        edge: hyper-parameters at the edges of their ranges.
+        options: arguments beyond the contract; used, they must work: name -> (value, reference arguments).
+    """
+
+    key: str
+    groups: tuple[Hyper, Hyper]
+    defaults: Mapping[str, Any]
+    exact: Hyper
+    edge: Hyper
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def rule(self) -> Rule:
+        return RULES[self.key]
+
+    @property
+    def family(self) -> Family:
+        return FAMILIES[self.key]
+
+    @cached_property
+    def walk(self) -> Problem:
+        return walk(*self.groups)
+
+    @cached_property
+    def small(self) -> Problem:
+        """Six steps of one vector: for probes that compare a candidate with itself."""
+        return single(self.groups[0], steps=6)
+
+
+_ADAM_GROUPS = (
+    {"lr": 0.05, "betas": (0.8, 0.95), "eps": 0.004, "weight_decay": 0.3},
+    {"lr": 0.02, "betas": (0.5, 0.9), "eps": 0.03, "weight_decay": 0.8},
+)
+_ADAM_DEFAULTS = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8}
+_ADAM_EXACT = {"lr": 0.125, "betas": (0.0, 0.0), "eps": 0.25, "weight_decay": 0.5}
+_ADAM_EDGE = {"lr": 3.0, "betas": (0.0, 0.5), "eps": 0.0, "weight_decay": 0.0}
+
+SPECS: dict[str, Spec] = {
+    spec.key: spec
+    for spec in (
+        Spec("adam", _ADAM_GROUPS, {**_ADAM_DEFAULTS, "weight_decay": 0.0}, _ADAM_EXACT, _ADAM_EDGE, {"amsgrad": {"amsgrad": True}}),
+        Spec("adamw", _ADAM_GROUPS, {**_ADAM_DEFAULTS, "weight_decay": 1e-2}, _ADAM_EXACT, _ADAM_EDGE, {"amsgrad": {"amsgrad": True}}),
+        Spec(
+            "momentum",
+            (
+                {"lr": 0.05, "momentum": 0.8, "dampening": 0.3, "weight_decay": 0.3},
+                {"lr": 0.02, "momentum": 0.5, "dampening": 0.1, "weight_decay": 0.8},
+            ),
+            {"lr": 1e-3, "momentum": 0.0, "dampening": 0.0, "weight_decay": 0.0},
+            {"lr": 0.125, "momentum": 0.5, "dampening": 0.0, "weight_decay": 0.5},
+            {"lr": 3.0, "momentum": 0.0, "dampening": 0.0, "weight_decay": 0.0},
+            {"nesterov": {"nesterov": True, "dampening": 0.0}},
+        ),
+        Spec(
+            "rmsprop",
+            (
+                {"lr": 0.05, "alpha": 0.8, "eps": 0.004, "weight_decay": 0.3},
+                {"lr": 0.02, "alpha": 0.6, "eps": 0.03, "weight_decay": 0.8},
+            ),
+            {"lr": 1e-2, "alpha": 0.99, "eps": 1e-8, "weight_decay": 0.0},
+            {"lr": 0.125, "alpha": 0.0, "eps": 0.25, "weight_decay": 0.5},
+            {"lr": 3.0, "alpha": 0.0, "eps": 0.0, "weight_decay": 0.0},
+        ),
+    )
+}
