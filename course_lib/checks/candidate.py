@@ -76,7 +76,7 @@ def leaves(problem: Problem, dtype: torch.dtype = torch.float64) -> list[Tensor]
     made = []
     for index, value in enumerate(problem.values):
         if index in problem.transposed:
-            tensor = torch.tensor(value.T, dtype=dtype).t()
+            tensor = torch.tensor(np.ascontiguousarray(value.T), dtype=dtype).t()
         else:
             tensor = torch.tensor(value, dtype=dtype)
         made.append(tensor.detach().requires_grad_())
@@ -116,8 +116,8 @@ class Driver:
             return
         groups = getattr(self.optimizer, "param_groups", None)
         if not isinstance(groups, list) or len(groups) != len(self.problem.groups) or not all(isinstance(g, dict) for g in groups):
-            raise Stopped(Finding("no-param-groups", "The optimizer has no `param_groups`: a list with one dict per group, which a "
-                                  "scheduler writes the learning rate into.", "torch.optim.Optimizer makes it for you."))
+            raise Stopped(Finding("no-param-groups", "The optimizer has no `param_groups` with one dict for each group it was given: "
+                                  "a scheduler writes the learning rate there.", "torch.optim.Optimizer makes it for you."))
         for group, hyper in zip(groups, self.problem.hypers, strict=True):
             group["lr"] = hyper["lr"] * self.problem.lr_factors[step]
 

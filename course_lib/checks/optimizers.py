@@ -15,11 +15,12 @@ from course_lib.checks.candidate import Driver, Stopped, agrees, watched
 from course_lib.checks.guards import Guards, production_class
 from course_lib.checks.problem import Problem, Values, single
 from course_lib.checks.reference import follow
-from course_lib.checks.report import MISTAKE, OTHER_SPECIFICATION, REMARK, Finding
+from course_lib.checks.report import MISTAKE, REMARK, Finding
 from course_lib.checks.specs import Spec
 
 RIGHT = 1e-6  # float64: admits a step count in float32, as torch's own capturable form keeps it
 SELF = 1e-9  # a candidate compared with itself
+ROUNDED = 0.02  # what bfloat16's eight bits can do to a trajectory, roughly
 LONG = 2000  # steps
 
 Progress = Callable[[str], None]
@@ -27,6 +28,8 @@ Progress = Callable[[str], None]
 
 def judge_optimizer(spec: Spec, candidate: Any, progress: Progress, *, allow_production: bool, blank_page: bool) -> list[Finding]:
     """All findings about a candidate for a whole optimizer, most important first."""
+    if candidate is None or candidate is Ellipsis:
+        return [Finding("blank", "There is no answer here yet.", "Write the class.")]
     if not inspect.isclass(candidate):
         return [Finding("wrong-type", f"check needs your class itself, such as `AdamW`; this is {_kind(candidate)}.",
                         "Pass the class, without parentheses behind it.")]
@@ -48,18 +51,16 @@ def judge_optimizer(spec: Spec, candidate: Any, progress: Progress, *, allow_pro
 
 
 def _kind(value: Any) -> str:
-    if value is None or value is Ellipsis:
-        return f"{value}"
     if isinstance(value, torch.optim.Optimizer):
         return f"an instance of {type(value).__name__}"
     return f"a {type(value).__name__}"
 
 
 def _in_order(findings: list[Finding]) -> list[Finding]:
-    """Mistakes first, remarks last, each code once."""
+    """In the order found, remarks last, each code once."""
     unique = {finding.code: finding for finding in reversed(findings)}
     kept = [finding for finding in findings if unique.get(finding.code) is finding]
-    return sorted(kept, key=lambda finding: (MISTAKE, OTHER_SPECIFICATION, REMARK).index(finding.kind))
+    return sorted(kept, key=lambda finding: finding.kind == REMARK)
 
 
 # ------------------------------------------------------------------------------------------ the numbers
@@ -90,6 +91,9 @@ def _numbers(spec: Spec, candidate: Any, progress: Progress, guards: Guards) -> 
 
 def _named(spec: Spec, problem: Problem, trajectory: list[Values], difference: str) -> list[Finding]:
     """The known mistake, or the pair of them, that these numbers are."""
+    if all(np.array_equal(a, b) for values in trajectory for a, b in zip(values, problem.values, strict=True)):
+        return [Finding("does-not-move", f"Your steps do not move the parameters at all. {difference}",
+                        "Do you write into the tensors you were given, or into new ones?")]
     mistakes = spec.family.recognise(problem, trajectory)
     if len(mistakes) == 2:
         first, second = mistakes
@@ -129,6 +133,9 @@ def _located(spec: Spec, candidate: Any, trajectory: list[Values] | None, differ
         there = agrees(problem, mine, follow(problem, spec.rule), RIGHT)
         if there:
             named = _named(spec, problem, mine, there)
+            if not named and not agrees(problem, mine, follow(problem, spec.rule), ROUNDED):
+                return [Finding("low-precision", f"Nearly right: the numbers are off by less than {ROUNDED:.0%}, as if the state or the arithmetic "
+                                f"kept only a few digits. {there}", "In which dtype is the state kept? Is a small term left out?")]
             return named or [Finding(code, f"{what} {there} {_shape_of_error(problem, mine, follow(problem, spec.rule))}".strip(), hint)]
     if trajectory is None:
         return []
@@ -143,8 +150,6 @@ def _shape_of_error(problem: Problem, mine: list[Values], right: list[Values]) -
         return "Your parameters are not finite after the first step."
     if agrees(problem, mine[:1], right[:1], RIGHT) == "":
         return "Your first step is right; what is carried over to the next is not."
-    if all(np.abs(m).max(initial=0.0) == 0 for m in moved[0]):
-        return "Your first step does not move the parameters at all."
     with np.errstate(all="ignore"):
         ratios = np.concatenate([np.ravel(m / r) for m, r in zip(*moved, strict=True)])
     ratios = ratios[np.isfinite(ratios)]
@@ -204,31 +209,41 @@ class Watch:
                           "Which of your operations end in an underscore, and on what do they work? Make a new tensor for the modified gradient.")
 
 
-def _gradient_at_rest(spec: Spec, candidate: Any, _trouble: bool, _blank: bool) -> list[Finding]:
+def _memory(spec: Spec, candidate: Any, _trouble: bool, _blank: bool) -> list[Finding]:
     """the state it keeps"""
     driver = Driver(candidate, spec.small)
     driver.run()
-    if any(tensor.grad_fn is not None for tensor in _tensors_in(vars(driver.optimizer) if hasattr(driver.optimizer, "__dict__") else {})):
-        return [Finding("graph-kept", "What you remember between steps holds on to autograd's graph, which grows with every step.",
-                        "Compute the whole step under torch.no_grad(); parameters require gradients.")]
-    return []
+    shape, dtype = driver.parameters[0].shape, driver.parameters[0].dtype
+    kept = [tensor for tensor in _tensors_in(driver.optimizer) if tensor.shape == shape]
+    findings = []
+    if any(tensor.grad_fn is not None for tensor in kept):
+        findings.append(Finding("graph-kept", "What you remember between steps holds on to autograd's graph, which grows with every step.",
+                                "Compute the whole step under torch.no_grad(); parameters require gradients."))
+    narrow = [tensor.dtype for tensor in kept if tensor.is_floating_point() and tensor.dtype.itemsize < dtype.itemsize]
+    if narrow:
+        findings.append(Finding("precision", f"For a parameter of {dtype} you remember a tensor of {narrow[0]}.", "Make the state with zeros_like(p)."))
+    return findings
 
 
-def _tensors_in(value: Any, depth: int = 5) -> Iterator[Tensor]:
+def _tensors_in(value: Any, depth: int = 6) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         yield value
-    elif depth and isinstance(value, dict):
-        for inner in value.values():
-            yield from _tensors_in(inner, depth - 1)
-    elif depth and isinstance(value, list | tuple | set):
-        for inner in value:
+    elif depth:
+        inside = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple | set) else vars(value).values() if hasattr(value, "__dict__") and not callable(value) else ()
+        for inner in list(inside):
             yield from _tensors_in(inner, depth - 1)
 
 
-def _two_instances(spec: Spec, candidate: Any, _trouble: bool, _blank: bool) -> list[Finding]:
+def _two_instances(spec: Spec, candidate: Any, trouble: bool, _blank: bool) -> list[Finding]:
     """two instances side by side"""
+    hint = "What is shared by all instances of your class: a class attribute, a mutable default, a global?"
     problems = [spec.small, single(spec.groups[1], steps=6, scale=0.2, seed=23)]
-    alone = [Driver(candidate, problem).run() for problem in problems]
+    try:
+        alone = [Driver(candidate, problem).run() for problem in problems]
+    except Stopped as stop:
+        if trouble:
+            raise
+        return [Finding("instances-share-state", f"The first optimizer of the program works, a later one does not. {stop.finding.what}", hint)]
     together = [Driver(candidate, problem) for problem in problems]
     mine: list[list[Values]] = [[], []]
     for step in range(6):
@@ -238,8 +253,7 @@ def _two_instances(spec: Spec, candidate: Any, _trouble: bool, _blank: bool) -> 
     for problem, a, b in zip(problems, mine, alone, strict=True):
         difference = agrees(problem, a, b, SELF)
         if difference:
-            return [Finding("instances-share-state", f"Two optimizers side by side disturb each other, or one does not repeat. {difference}",
-                            "What is shared by all instances of your class: a class attribute, a mutable default, a global?")]
+            return [Finding("instances-share-state", f"Two optimizers side by side disturb each other, or one does not repeat. {difference}", hint)]
     return []
 
 
@@ -345,12 +359,12 @@ def _resume(spec: Spec, candidate: Any, _trouble: bool, blank_page: bool) -> lis
                     "Which of the things you remember is missing in state_dict(): the moments, the step count?")]
 
 
-def _maximize(spec: Spec, candidate: Any, _trouble: bool, blank_page: bool) -> list[Finding]:
+def _maximize(spec: Spec, candidate: Any, trouble: bool, blank_page: bool) -> list[Finding]:
     """maximize"""
     if "maximize" not in _arguments(candidate):
         return [Finding("no-maximize", "There is no `maximize` argument; torch's optimizer has one.", "With maximize=True the gradient changes its sign.",
                         MISTAKE if blank_page else REMARK)]
-    if _trouble:
+    if trouble:
         return []
     got = Driver(candidate, spec.small, maximize=True).run()
     difference = agrees(spec.small, got, follow(spec.small, spec.rule, sign=-1.0), RIGHT)
@@ -459,6 +473,6 @@ def _dtypes(spec: Spec, candidate: Any, trouble: bool, _blank: bool) -> list[Fin
 # In order of weight. A probe is called as probe(spec, candidate, something was found already, blank page); those that
 # compare with the reference are silent once something was found, those that compare a candidate with itself are not.
 _PROBES = (
-    _two_instances, _generator, _gradient_at_rest, _odd_shapes, _precision, _long, _edge, _dtypes, _defaults,
+    _two_instances, _generator, _memory, _odd_shapes, _precision, _long, _edge, _dtypes, _defaults,
     _resume, _closure, _zero_grad, _maximize, _options,
 )

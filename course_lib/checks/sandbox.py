@@ -128,7 +128,7 @@ def _child(fd: int, exercise: str, candidate: Any, allow_production: bool) -> No
         import torch
 
         torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
-        _without_compiler(torch.optim.Optimizer)
+        without_compiler(torch.optim.Optimizer)
         from course_lib.checks.judges import judge
 
         send({"probe": "starting"})
@@ -143,7 +143,7 @@ def _child(fd: int, exercise: str, candidate: Any, allow_production: bool) -> No
         os._exit(0)
 
 
-def _without_compiler(optimizer: type) -> None:
+def without_compiler(optimizer: type) -> None:
     """Keep an optimizer's first call from importing torch's compiler, which takes seconds and is not needed here."""
     for method in vars(optimizer).values():
         function = getattr(method, "__wrapped__", None)

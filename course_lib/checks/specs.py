@@ -82,7 +82,7 @@ SPECS: dict[str, Spec] = {
             ),
             {"lr": 1e-2, "alpha": 0.99, "eps": 1e-8, "weight_decay": 0.0},
             {"lr": 0.125, "alpha": 0.0, "eps": 0.25, "weight_decay": 0.5},
-            {"lr": 3.0, "alpha": 0.0, "eps": 0.0, "weight_decay": 0.0},
+            {"lr": 3.0, "alpha": 0.5, "eps": 0.0, "weight_decay": 0.0},
         ),
     )
 }

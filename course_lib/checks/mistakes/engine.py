@@ -48,16 +48,16 @@ def known(code: str, what: str, hint: str, *, kind: str = MISTAKE, **formulas: F
     return Mistake(code, what, hint, formulas, kind)
 
 
-def simulate(problem: Problem, program: Program, kept: Sequence[str]) -> Iterator[np.ndarray]:
-    """Yield the flat parameters after each step of ``program``.
+class Simulation:
+    """A program, step by step, on flat float64 vectors that hold all tensors at once.
 
     Names in ``kept`` (``p`` among them) live on from step to step. Where the formula ``active`` is false,
     by default where the gradient is missing, they stay as they are. Formulas read these names:
 
         p, g, t      parameters, gradients (zero where missing), steps taken; flat vectors
         has          where there is a gradient
-        h            hyper-parameters by torch's names, each a flat vector; ``h["lr"]`` follows the schedule
-        h0           the same before any change of the learning rate
+        h            hyper-parameters by torch's names, each a flat vector; pairs as betas0, betas1
+        h0           the same as they were at the start, before any change of the learning rate
         step         number of the call, from 1
         tensor       index of the tensor of each element; ``group`` likewise; ``dims`` its number of dimensions
         start        the starting values
@@ -65,49 +65,71 @@ def simulate(problem: Problem, program: Program, kept: Sequence[str]) -> Iterato
 
     A formula ``afterwards`` is evaluated last, on what has been kept, and gives the parameters.
     """
-    sizes = [value.size for value in problem.values]
-    tensor = np.repeat(np.arange(len(sizes)), sizes)
-    group = np.asarray(problem.group_of)[tensor]
-    hyper = {}
-    for name, value in problem.hypers[0].items():
-        per_group = np.asarray([hyper_of[name] for hyper_of in problem.hypers], dtype=float)
-        if isinstance(value, tuple):
-            hyper.update({f"{name}{index}": per_group[group, index] for index in range(len(value))})
-        else:
-            hyper[name] = per_group[group]
-    counts = np.asarray(sizes)[tensor]
 
-    def total(x: np.ndarray) -> np.ndarray:
-        return np.bincount(tensor, np.broadcast_to(x, tensor.shape), len(sizes))[tensor]
+    def __init__(self, layout: Layout, program: Program, kept: Sequence[str]) -> None:
+        self._program = program
+        self._kept = (*kept, "t")
+        self.values = c = SimpleNamespace(**vars(layout), step=0, p=layout.start)
+        for name in self._kept:
+            if name != "p":
+                setattr(c, name, layout.zeros)
 
-    c = SimpleNamespace(
-        p=np.concatenate([value.ravel() for value in problem.values]), t=np.zeros(len(tensor)), h0=hyper,
-        tensor=tensor, group=group, dims=np.asarray([value.ndim for value in problem.values])[tensor],
-        total=total, mean=lambda x: total(x) / counts,
-    )
-    c.start = c.p
-    for name in kept:
-        if name not in ("p", "t"):
-            setattr(c, name, np.zeros(len(tensor)))
-    with np.errstate(all="ignore"):
-        for number, (gradients, factor) in enumerate(zip(problem.gradients, problem.lr_factors, strict=True), 1):
-            c.step = number
-            c.has = np.asarray([gradient is not None for gradient in gradients])[tensor]
-            c.g = np.concatenate([
-                np.zeros(size) if gradient is None else gradient.ravel()
-                for gradient, size in zip(gradients, sizes, strict=True)
-            ])
-            c.h = dict(hyper, lr=hyper["lr"] * factor)
-            c.active = c.has
-            old = {name: getattr(c, name) for name in (*kept, "t")}
-            for name, formula in program.items():
+    def step(self, has: np.ndarray, gradient: np.ndarray, hyper: dict[str, np.ndarray]) -> np.ndarray:
+        """Make one step and return the flat parameters."""
+        c = self.values
+        c.step += 1
+        c.has, c.g, c.h, c.active = has, gradient, hyper, has
+        old = [(name, getattr(c, name)) for name in self._kept]
+        with np.errstate(all="ignore"):
+            for name, formula in self._program.items():
                 if name != "afterwards":
                     setattr(c, name, formula(c))
-            for name, value in old.items():
+            for name, value in old:
                 setattr(c, name, np.where(c.active, getattr(c, name), value))
-            if "afterwards" in program:
-                c.p = program["afterwards"](c)
-            yield c.p
+            if "afterwards" in self._program:
+                c.p = self._program["afterwards"](c)
+        return c.p
+
+
+class Layout:
+    """What does not change from step to step: which element belongs to which tensor and group."""
+
+    def __init__(self, values: Values, group_of: Sequence[int], hypers: Sequence[Mapping[str, Any]]) -> None:
+        sizes = np.asarray([value.size for value in values])
+        self.tensor = np.repeat(np.arange(len(sizes)), sizes)
+        self.group = np.asarray(group_of, dtype=int)[self.tensor]
+        self.dims = np.asarray([value.ndim for value in values], dtype=int)[self.tensor]
+        self.start = np.concatenate([value.ravel() for value in values])
+        self.zeros = np.zeros(len(self.tensor))
+        self.h0 = self.flat(hypers)
+        self.total = lambda x: np.bincount(self.tensor, np.broadcast_to(x, self.tensor.shape), len(sizes))[self.tensor]
+        self.mean = lambda x: self.total(x) / sizes[self.tensor]
+
+    def flat(self, hypers: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+        """Each hyper-parameter as a vector over the elements; a pair becomes two, name0 and name1."""
+        vectors = {}
+        for name, value in hypers[0].items():
+            column = np.asarray([hyper[name] for hyper in hypers], dtype=float)
+            if isinstance(value, tuple | list):
+                vectors.update({f"{name}{index}": column[self.group, index] for index in range(len(value))})
+            else:
+                vectors[name] = column[self.group]
+        return vectors
+
+
+class Feed:
+    """A problem in flat form, prepared once for the many simulations that recognising takes."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.layout = layout = Layout(problem.values, problem.group_of, problem.hypers)
+        self.rows = []
+        for gradients, factor in zip(problem.gradients, problem.lr_factors, strict=True):
+            has = np.asarray([gradient is not None for gradient in gradients])[layout.tensor]
+            flat = np.concatenate([
+                np.zeros(value.size) if gradient is None else gradient.ravel()
+                for gradient, value in zip(gradients, problem.values, strict=True)
+            ])
+            self.rows.append((has, flat, dict(layout.h0, lr=layout.h0["lr"] * factor)))
 
 
 @dataclass(frozen=True)
@@ -118,23 +140,31 @@ class Family:
     kept: tuple[str, ...]
     mistakes: tuple[Mistake, ...]
 
-    def trajectory(self, problem: Problem, *mistakes: Mistake) -> Iterator[np.ndarray]:
+    def trajectory(self, feed: Feed, *mistakes: Mistake) -> Iterator[np.ndarray]:
         """The flat parameters after each step, with the given mistakes made."""
+        simulation = self.simulation(feed.layout, *mistakes)
+        for row in feed.rows:
+            yield simulation.step(*row)
+
+    def simulation(self, layout: Layout, *mistakes: Mistake) -> Simulation:
+        """The optimizer at its start, with the given mistakes made."""
         program = dict(self.program)
         for mistake in mistakes:
             program.update(mistake.formulas)
-        return simulate(problem, program, self.kept)
+        return Simulation(layout, program, self.kept)
 
-    def recognise(self, problem: Problem, trajectory: Sequence[Values], pairs: bool = True) -> tuple[Mistake, ...]:
+    def recognise(self, problem: Problem, trajectory: Sequence[Values]) -> tuple[Mistake, ...]:
         """The known mistake, or pair of mistakes, whose numbers these are; empty if there is none."""
+        feed = Feed(problem)
         flat = [np.concatenate([np.ravel(value) for value in values]) for values in trajectory]
-        start = np.concatenate([value.ravel() for value in problem.values])
         for mistake in self.mistakes:
-            if same(flat, self.trajectory(problem, mistake), start):
+            if same(flat, self.trajectory(feed, mistake), feed.layout.start):
                 return (mistake,)
-        for first, second in combinations(self.mistakes, 2) if pairs else ():
+        if not all(np.isfinite(values).all() for values in flat):
+            return ()  # too many pairs end in not-a-number to tell them apart
+        for first, second in combinations(self.mistakes, 2):
             if not first.formulas.keys() & second.formulas.keys() and same(
-                flat, self.trajectory(problem, first, second), start
+                flat, self.trajectory(feed, first, second), feed.layout.start
             ):
                 return (first, second)
         return ()
