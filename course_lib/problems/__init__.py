@@ -1,0 +1,1 @@
+"""What there is to optimise. Importing the package imports none of its parts."""
