@@ -1,0 +1,209 @@
+"""The `course` command. One function a command; what a command does lives in a module of its own."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import webbrowser
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import course_lib
+
+try:
+    import typer
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+except ModuleNotFoundError as missing:
+    raise SystemExit(
+        f"The course command needs the package {missing.name}. Install it with: pip install 'course_lib[cli]' "
+        "(in a checkout: pip install -e '.[cli]')."
+    ) from None
+
+from course_lib.checks.exercises import EXERCISES
+from course_lib.run_answers import NOT_YET, PASSED, UNTOUCHED, BadInput, Outcome, Source, judge, read
+
+START = Path("notebooks", "00_start_here.ipynb")
+COLOURS = {PASSED: "green", NOT_YET: "yellow", UNTOUCHED: "dim"}
+NOT_PASSED, BAD_INPUT = 1, 2  # exit codes
+
+app = typer.Typer(
+    help="Why everyone trains large models with Adam, and what it costs: the course at the command line.",
+    add_completion=False, rich_markup_mode="markdown", no_args_is_help=True, pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def _course() -> None:
+    pass  # keeps the name of the command in the command line, however many there are
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def lab(context: typer.Context) -> None:
+    """Open the course in JupyterLab.
+
+    Options that are not known here go to JupyterLab: course lab --no-browser --port 9999
+    """
+    try:
+        root = course_folder()
+        if not (root / START).is_file():
+            raise BadInput(f"{root / START} is missing. Get it back with: git checkout -- {START.as_posix()}")
+        if importlib.util.find_spec("jupyterlab") is None:
+            raise BadInput("JupyterLab is not installed. Install it with: pip install 'course_lib[lab]' "
+                           "(in a checkout, make lab does all of it).")
+    except BadInput as error:
+        print(error, file=sys.stderr)
+        raise typer.Exit(NOT_PASSED) from None
+    command = [
+        sys.executable, "-m", "jupyterlab",
+        f"--ServerApp.root_dir={root}",
+        f"--LabApp.default_url=/lab/tree/{START.as_posix()}",
+        "--LanguageServerManager.autodetect=False",  # else a list of 20 servers that are not there follows the address
+    ]
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        command.append("--allow-root")  # as in most containers; JupyterLab would refuse to start
+    try:
+        webbrowser.get()
+    except webbrowser.Error:
+        command.append("--no-browser")
+    print(f"Starting JupyterLab in {root}. Its address follows; Ctrl-C stops it.", flush=True)
+    command += context.args
+    if os.name == "posix":
+        os.chdir(root)
+        os.execv(sys.executable, command)  # Ctrl-C, signals and the exit code are JupyterLab's own
+    raise typer.Exit(subprocess.call(command, cwd=root))
+
+
+@app.command()
+def check(
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="EXERCISE", help="Ids of exercises, notebooks (.ipynb), Python files (.py). "
+                       "Ids beside files pick from these files. Nothing: the whole course.", show_default=False),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of the table.")] = False,
+    timeout: Annotated[
+        float, typer.Option(min=1.0, metavar="SECONDS", help="Longest time that one file may run.")
+    ] = 60.0,
+) -> None:
+    """Run your answers and show which exercises pass.
+
+    Notebooks are run in a process of their own and never changed. In a Python file that does not call check itself,
+    answers are found by their names.
+
+    Exit code: 0 all passed, 1 not all passed, 2 something could not be checked.
+    """
+    outcomes: list[Outcome] = []
+    problems: list[str] = []
+    named = list(dict.fromkeys(what or []))
+    try:
+        for source, ids in _sources(named):
+            with Console(stderr=True).status(Text(f"Running {source.path} (at most {timeout:g} s) ...")):
+                found, trouble = judge(source, ids, timeout)
+            outcomes += found
+            problems += trouble
+        if not problems:
+            problems += [f"No cell for exercise {name} was found." for name in named
+                         if name in EXERCISES and all(outcome.exercise != name for outcome in outcomes)]
+    except BadInput as error:
+        problems += str(error).splitlines()
+    passed = sum(outcome.status == PASSED for outcome in outcomes)
+    if as_json:
+        document = {
+            "exercises": [outcome.to_dict() for outcome in outcomes],
+            "passed": passed,
+            "total": len(outcomes),
+            "problems": problems,
+        }
+        print(json.dumps(document, indent=2))
+    elif outcomes:
+        _print_table(outcomes)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    raise typer.Exit(BAD_INPUT if problems else 0 if passed == len(outcomes) else NOT_PASSED)
+
+
+def course_folder() -> Path:
+    """The folder with the course's notebooks and exercises: the package's checkout, else where we are, or above.
+
+    Raises BadInput where there is none.
+    """
+    here = Path.cwd()
+    for folder in (Path(course_lib.__file__).resolve().parents[1], here, *here.parents):
+        if (folder / "notebooks").is_dir() and (folder / "exercises").is_dir():
+            return folder
+    raise BadInput(f"The course's folder was not found: neither {here} nor a folder above it holds notebooks/ and "
+                   "exercises/. Change to your clone of the course and try again.")
+
+
+def _sources(named: list[str]) -> list[tuple[Source, list[str] | None]]:
+    """The files to run, each with the ids to judge in it (None: all). Raises BadInput, a line for each thing wrong."""
+    ids = [name for name in named if name in EXERCISES]
+    others = [name for name in named if name not in EXERCISES]
+    paths = [Path(name) for name in others if Path(name).suffix or Path(name).exists() or Path(name).name != name]
+    problems = [_unknown(name) for name in others if Path(name) not in paths]
+    wanted: list[tuple[Path, list[str] | None]] = [(path, ids or None) for path in paths]
+    if not paths and not problems:
+        folder = course_folder() / "exercises"
+        chosen = ids or list(EXERCISES)
+        for notebook in dict.fromkeys(EXERCISES[name].notebook for name in chosen):
+            here = [name for name in chosen if EXERCISES[name].notebook == notebook]
+            wanted.append((_short(folder / f"{notebook}.ipynb"), here))
+    sources = []
+    for path, chosen_here in wanted:
+        try:
+            sources.append((read(path), chosen_here))
+        except BadInput as error:
+            problems.append(str(error))
+    if problems:
+        raise BadInput("\n".join(problems))
+    return sources
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name.lower(), EXERCISES)
+    advice = f"Did you mean {' or '.join(near)}?" if near else f"There are: {', '.join(EXERCISES)}."
+    return f"There is no exercise {name}. {advice}"
+
+
+def _short(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _print_table(outcomes: list[Outcome]) -> None:
+    console = Console()
+    width = max(len(outcome.exercise) for outcome in outcomes)
+    for path in dict.fromkeys(outcome.path for outcome in outcomes):
+        table = Table(title=Text(str(path)), title_justify="left", expand=True)
+        table.add_column("exercise", width=width, overflow="fold")
+        table.add_column("status", width=len(UNTOUCHED))
+        table.add_column("title, and what was found first", ratio=1)
+        for outcome in (outcome for outcome in outcomes if outcome.path == path):
+            text = Text(EXERCISES[outcome.exercise].title)
+            if outcome.status == NOT_YET and outcome.findings:
+                text.append("\n" + textwrap.shorten(outcome.findings[0]["what"], 130, placeholder=" ..."))
+            table.add_row(outcome.exercise, Text(outcome.status, style=COLOURS[outcome.status]), text)
+        console.print(table)
+    count = Counter(outcome.status for outcome in outcomes)
+    console.print(f"{count[PASSED]} of {len(outcomes)} passed; {count[NOT_YET]} not yet; {count[UNTOUCHED]} untouched.",
+                  highlight=False)
+
+
+def main() -> None:
+    """Entry point of the `course` command."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # a terminal that lacks a character shows a question mark for it
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that what runs is stopped as well
+    app()
+
+
+if __name__ == "__main__":
+    main()
