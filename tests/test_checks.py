@@ -42,7 +42,9 @@ def test_every_known_answer_gets_its_verdict(exercise):
 
 
 def test_table_in_the_readme_is_this_one():
-    assert table() in (ROOT / "README.md").read_text(encoding="utf-8"), "run `python -m tools.kills` to bring the README up to date"
+    assert table() in (ROOT / "README.md").read_text(encoding="utf-8"), (
+        "run `python -m tools.kills` to bring the README up to date"
+    )
 
 
 @pytest.mark.parametrize("key", SPECS)
@@ -82,8 +84,10 @@ def _distance(one, other, start):
 def test_pairs_of_mistakes_are_named(key):
     mistakes = {mistake.code: mistake for mistake in SPECS[key].family.mistakes}
     pairs = {
-        "adam": ("eps-inside-root", "decay-decoupled"), "adamw": ("decay-in-gradient", "v-not-corrected"),
-        "momentum": ("dampening-ignored", "decay-decoupled"), "rmsprop": ("eps-inside-root", "decay-missing"),
+        "adam": ("eps-inside-root", "decay-decoupled"),
+        "adamw": ("decay-in-gradient", "v-not-corrected"),
+        "momentum": ("dampening-ignored", "decay-decoupled"),
+        "rmsprop": ("eps-inside-root", "decay-missing"),
     }
     first, second = pairs[key]
     codes = [f.code for f in judge(key, candidate(key, mistakes[first], mistakes[second]), lambda _: None)]
@@ -183,7 +187,13 @@ def test_nothing_a_candidate_does_reaches_this_process(capfd):
     """The hostile candidates all ran in a process of their own: this one is as it was, and so are torch's functions."""
     torch.manual_seed(3)
     random.seed(3)
-    before = (torch.random.get_rng_state(), random.getstate(), torch.get_default_dtype(), torch.clip, torch.get_num_threads())
+    before = (
+        torch.random.get_rng_state(),
+        random.getstate(),
+        torch.get_default_dtype(),
+        torch.clip,
+        torch.get_num_threads(),
+    )
     known = conduct("adamw")
     for name in ("Seeds", "SetsDefaultDtype", "PatchesTorch", "SwitchesGradOff", "EndsProcess", "Exits", "FillsMemory"):
         assert not check("adamw", known[name][0]).passed
@@ -216,8 +226,11 @@ def test_a_fresh_interpreter_judges_like_a_fork():
         assert forked == spawned
 
 
-@pytest.mark.parametrize("value", [3, "AdamW", None, ..., lambda params: None, torch, variants("adamw")["PlainDict"]([torch.zeros(1)])],
-                         ids=["int", "str", "None", "Ellipsis", "function", "module", "instance"])
+@pytest.mark.parametrize(
+    "value",
+    [3, "AdamW", None, ..., lambda params: None, torch, variants("adamw")["PlainDict"]([torch.zeros(1)])],
+    ids=["int", "str", "None", "Ellipsis", "function", "module", "instance"],
+)
 def test_a_candidate_of_the_wrong_type_is_told_so(value):
     report = check("adamw", value)
     assert not report.passed
@@ -235,7 +248,12 @@ def test_an_unknown_exercise_suggests_the_nearest():
 def test_a_report_reads_well_as_text_and_html_and_is_plain_data():
     report = Report("adamw", (Finding("a-code", "uses `x < y`", "Look."), Finding("b", "minor", kind=REMARK)))
     assert not report.passed and not report
-    assert str(report).splitlines() == ["adamw: not yet", "1. [a-code] uses `x < y`", "   Hint: Look.", "2. [b (remark)] minor"]
+    assert str(report).splitlines() == [
+        "adamw: not yet",
+        "1. [a-code] uses `x < y`",
+        "   Hint: Look.",
+        "2. [b (remark)] minor",
+    ]
     assert "<code>x &lt; y</code>" in report._repr_html_()
     assert json.loads(json.dumps(report.to_dict()))["findings"][0]["code"] == "a-code"
     assert Report("adamw", report.findings[1:]).passed

@@ -16,6 +16,9 @@ from course_lib.checks.problem import Problem, Values
 from course_lib.checks.report import Finding
 
 
+RIGHT = 1e-6  # float64: admits a step count in float32, as torch's own capturable form keeps it
+
+
 class Stopped(Exception):
     """The candidate raised. Carries the finding that says so."""
 
@@ -38,25 +41,46 @@ def watched(doing: str):
 def describe(error: BaseException, doing: str) -> Finding:
     """A finding for an exception out of the candidate's code."""
     if isinstance(error, NotImplementedError):
-        return Finding("blank", "There is no answer here yet: it raises NotImplementedError.", "Replace the line that raises it.")
+        return Finding(
+            "blank", "There is no answer here yet: it raises NotImplementedError.", "Replace the line that raises it."
+        )
     message = str(error).strip().splitlines()[0][:300] if str(error).strip() else ""
     where = _line_of(error)
     what = f"Your code raises while {doing}: {type(error).__name__}{f': {message}' if message else ''}{where}."
     if isinstance(error, SystemExit):
-        return Finding("exits", f"Your code calls exit while {doing}{where}.", "An optimizer returns from step(); it never exits.")
+        return Finding(
+            "exits", f"Your code calls exit while {doing}{where}.", "An optimizer returns from step(); it never exits."
+        )
     if isinstance(error, KeyboardInterrupt):
-        return Finding("exits", f"Your code raises KeyboardInterrupt while {doing}{where}.", "An optimizer returns from step().")
+        return Finding(
+            "exits", f"Your code raises KeyboardInterrupt while {doing}{where}.", "An optimizer returns from step()."
+        )
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
-        return Finding("memory", f"Your code asks for more memory than a check allows, while {doing}{where}.",
-                       "State should take a fixed number of bytes per parameter.")
+        return Finding(
+            "memory",
+            f"Your code asks for more memory than a check allows, while {doing}{where}.",
+            "State should take a fixed number of bytes per parameter.",
+        )
     if isinstance(error, RecursionError):
-        return Finding("endless", f"Your code calls itself without end while {doing}{where}.", "Which call leads back to itself?")
+        return Finding(
+            "endless", f"Your code calls itself without end while {doing}{where}.", "Which call leads back to itself?"
+        )
     if "leaf Variable" in message or "a view of a leaf" in message:
-        return Finding("needs-no-grad", what, "Parameters require gradients: update them in place under torch.no_grad().")
+        return Finding(
+            "needs-no-grad", what, "Parameters require gradients: update them in place under torch.no_grad()."
+        )
     if "view size is not compatible" in message:
-        return Finding("needs-contiguous", what, "Not every parameter is contiguous: `view(-1)` fails where `reshape` copies. Work on the tensor as it is.")
+        return Finding(
+            "needs-contiguous",
+            what,
+            "Not every parameter is contiguous: `view(-1)` fails where `reshape` copies. Work on the tensor as it is.",
+        )
     if "unexpected keyword argument" in message or "positional argument" in message:
-        return Finding("signature", what, "The class is used as torch's: see the exercise for its arguments, their names and their order.")
+        return Finding(
+            "signature",
+            what,
+            "The class is used as torch's: see the exercise for its arguments, their names and their order.",
+        )
     return Finding("raises", what, "Read the line it names, with the shapes and types it has there.")
 
 
@@ -86,22 +110,30 @@ def leaves(problem: Problem, dtype: torch.dtype = torch.float64) -> list[Tensor]
 class Driver:
     """A candidate on a problem: ``step(i)`` makes the i-th step, ``values()`` reads where the parameters are."""
 
-    def __init__(self, candidate: Callable[..., Any], problem: Problem, *, dtype: torch.dtype = torch.float64,
-                 wrap: Callable[[list[Tensor]], Iterable[Tensor]] | None = None, **extra: Any) -> None:
+    def __init__(
+        self,
+        candidate: Callable[..., Any],
+        problem: Problem,
+        *,
+        dtype: torch.dtype = torch.float64,
+        wrap: Callable[[list[Tensor]], Iterable[Tensor]] | None = None,
+        **extra: Any,
+    ) -> None:
         self.problem = problem
         self.parameters = leaves(problem, dtype)
-        first, *others = problem.hypers
-        kwargs = dict(first, **extra)
+        *others, last = problem.hypers  # the last group takes the constructor's arguments, the others have their own
+        kwargs = dict(last, **extra)
         with watched("it is constructed"):
             if wrap is not None:
                 self.optimizer = candidate(wrap(self.parameters), **kwargs)
             elif others:
-                groups = [{"params": [self.parameters[i] for i in problem.groups[0]]}]
-                groups += [
+                groups = [
                     {"params": [self.parameters[i] for i in tensors], **hyper}
-                    for tensors, hyper in zip(problem.groups[1:], others, strict=True)
+                    for tensors, hyper in zip(problem.groups, others, strict=False)
                 ]
-                self.optimizer = candidate(groups, **kwargs)
+                self.optimizer = candidate(
+                    [*groups, {"params": [self.parameters[i] for i in problem.groups[-1]]}], **kwargs
+                )
             else:
                 self.optimizer = candidate(list(self.parameters), **kwargs)
 
@@ -115,9 +147,19 @@ class Driver:
         if len(set(self.problem.lr_factors)) == 1:
             return
         groups = getattr(self.optimizer, "param_groups", None)
-        if not isinstance(groups, list) or len(groups) != len(self.problem.groups) or not all(isinstance(g, dict) for g in groups):
-            raise Stopped(Finding("no-param-groups", "The optimizer has no `param_groups` with one dict for each group it was given: "
-                                  "a scheduler writes the learning rate there.", "torch.optim.Optimizer makes it for you."))
+        if (
+            not isinstance(groups, list)
+            or len(groups) != len(self.problem.groups)
+            or not all(isinstance(g, dict) for g in groups)
+        ):
+            raise Stopped(
+                Finding(
+                    "no-param-groups",
+                    "The optimizer has no `param_groups` with one dict for each group it was given: "
+                    "a scheduler writes the learning rate there.",
+                    "torch.optim.Optimizer makes it for you.",
+                )
+            )
         for group, hyper in zip(groups, self.problem.hypers, strict=True):
             group["lr"] = hyper["lr"] * self.problem.lr_factors[step]
 
@@ -156,6 +198,16 @@ def agrees(problem: Problem, got: list[Values], expected: list[Values], toleranc
             if bad.any():
                 index = tuple(int(i) for i in np.argwhere(bad)[0])
                 at = f", element {index}" if index else ""
-                return (f"First at step {step}, parameter {tensor} (shape {tuple(a.shape)}){at}: "
-                        f"expected {b[index]:.6g}, got {a[index]:.6g}, from {start[index]:.6g} at the start.")
+                return (
+                    f"First at step {step}, parameter {tensor} (shape {tuple(a.shape)}){at}: "
+                    f"expected {_apart(b[index], a[index])}, from {start[index]:.6g} at the start."
+                )
     return ""
+
+
+def _apart(expected: float, got: float) -> str:
+    """Both numbers, with as many digits as it takes to tell them apart."""
+    for digits in (6, 9, 12, 17):
+        if f"{expected:.{digits}g}" != f"{got:.{digits}g}":
+            break
+    return f"{expected:.{digits}g}, got {got:.{digits}g}"

@@ -22,8 +22,11 @@ def production_class(candidate: type) -> str:
 
 
 def _finished_optimizers() -> list[type]:
-    return [value for value in vars(torch.optim).values()
-            if isinstance(value, type) and issubclass(value, torch.optim.Optimizer) and value is not torch.optim.Optimizer]
+    return [
+        value
+        for value in vars(torch.optim).values()
+        if isinstance(value, type) and issubclass(value, torch.optim.Optimizer) and value is not torch.optim.Optimizer
+    ]
 
 
 class Guards:
@@ -37,8 +40,15 @@ class Guards:
         if self._watch_production:
             for cls in _finished_optimizers():
                 cls.__init__ = self._telling(cls.__init__, cls.__name__)
-        self._spaces = {"torch": torch, "torch.Tensor": torch.Tensor, "torch.nn.functional": torch.nn.functional, "torch.optim": torch.optim}
-        self._functions = {name: {k: v for k, v in vars(space).items() if callable(v)} for name, space in self._spaces.items()}
+        self._spaces = {
+            "torch": torch,
+            "torch.Tensor": torch.Tensor,
+            "torch.nn.functional": torch.nn.functional,
+            "torch.optim": torch.optim,
+        }
+        self._functions = {
+            name: {k: v for k, v in vars(space).items() if callable(v)} for name, space in self._spaces.items()
+        }
         self._remember()
         return self
 
@@ -63,32 +73,66 @@ class Guards:
         """Findings for what was changed since the last call; everything is as before afterwards."""
         findings = []
         numpy_now = np.random.get_state()
-        if (not torch.equal(self._torch_rng, torch.random.get_rng_state()) or random.getstate() != self._random
-                or numpy_now[2] != self._numpy_rng[2] or not np.array_equal(numpy_now[1], self._numpy_rng[1])):
-            findings.append(Finding("random-state", "Your code draws from, or seeds, a global random generator: every later draw in the program changes.",
-                                    "This rule is deterministic. If you must draw, use a torch.Generator of your own."))
+        if (
+            not torch.equal(self._torch_rng, torch.random.get_rng_state())
+            or random.getstate() != self._random
+            or numpy_now[2] != self._numpy_rng[2]
+            or not np.array_equal(numpy_now[1], self._numpy_rng[1])
+        ):
+            findings.append(
+                Finding(
+                    "random-state",
+                    "Your code draws from, or seeds, a global random generator: every later draw in the program changes.",
+                    "This rule is deterministic. If you must draw, use a torch.Generator of your own.",
+                )
+            )
             torch.random.set_rng_state(self._torch_rng)
             np.random.set_state(self._numpy_rng)
             random.setstate(self._random)
         if torch.get_default_dtype() != self._dtype:
-            findings.append(Finding("default-dtype", f"Your code sets torch's default dtype to {torch.get_default_dtype()} for the whole program.",
-                                    "Make tensors with zeros_like(p)."))
+            findings.append(
+                Finding(
+                    "default-dtype",
+                    f"Your code sets torch's default dtype to {torch.get_default_dtype()} for the whole program.",
+                    "Make tensors with zeros_like(p).",
+                )
+            )
             torch.set_default_dtype(self._dtype)
         if not torch.is_grad_enabled():
-            findings.append(Finding("grad-mode", "Your code leaves gradients switched off for the whole program.",
-                                    "Use torch.no_grad() as a context manager or a decorator, so that it ends."))
+            findings.append(
+                Finding(
+                    "grad-mode",
+                    "Your code leaves gradients switched off for the whole program.",
+                    "Use torch.no_grad() as a context manager or a decorator, so that it ends.",
+                )
+            )
             torch.set_grad_enabled(True)
         if torch.get_num_threads() != self._threads:
-            findings.append(Finding("threads", "Your code changes the number of torch's threads.", "Leave that to the program."))
+            findings.append(
+                Finding("threads", "Your code changes the number of torch's threads.", "Leave that to the program.")
+            )
             torch.set_num_threads(self._threads)
         for name, space in self._spaces.items():
             for key, value in self._functions[name].items():
                 now = vars(space).get(key)
-                if now is not value and not str(getattr(now, "__module__", "")).startswith("torch"):  # torch wraps itself
-                    findings.append(Finding("patches-torch", f"Your code replaces {name}.{key} for the whole program.", "Leave torch as it is."))
+                if now is not value and not str(getattr(now, "__module__", "")).startswith(
+                    "torch"
+                ):  # torch wraps itself
+                    findings.append(
+                        Finding(
+                            "patches-torch",
+                            f"Your code replaces {name}.{key} for the whole program.",
+                            "Leave torch as it is.",
+                        )
+                    )
                     setattr(space, key, value)
         if self._built:
-            findings.append(Finding("production-optimizer", f"Your code makes a torch.optim.{self._built[0]} and lets it do the work.",
-                                    "Write the rule yourself."))
+            findings.append(
+                Finding(
+                    "production-optimizer",
+                    f"Your code makes a torch.optim.{self._built[0]} and lets it do the work.",
+                    "Write the rule yourself.",
+                )
+            )
             self._built.clear()
         return findings

@@ -21,9 +21,13 @@ _OPTIMIZERS = {  # exercise -> (optimizer, is it a blank page)
 }
 
 
-def judge(exercise: str, candidate: Any, progress: Callable[[str], None], allow_production: bool = False) -> list[Finding]:
+def judge(
+    exercise: str, candidate: Any, progress: Callable[[str], None], allow_production: bool = False
+) -> list[Finding]:
     """The findings about ``candidate``, an answer to ``exercise``; ``progress`` is told which probe begins."""
     if exercise in _OPTIMIZERS:
         key, blank_page = _OPTIMIZERS[exercise]
-        return judge_optimizer(SPECS[key], candidate, progress, allow_production=allow_production, blank_page=blank_page)
+        return judge_optimizer(
+            SPECS[key], candidate, progress, allow_production=allow_production, blank_page=blank_page
+        )
     return functions.JUDGES[exercise](candidate, progress)

@@ -50,24 +50,26 @@ class Problem:
         )
 
 
-SHAPES = ((2, 3), (2, 3), (), (3, 2), (4,))
-SCALES = (1.0, 0.05, 0.4, 2.5, 0.01)  # of the gradients: from far above eps to well below it
+SHAPES = ((3, 3), (3, 3), (), (4,), (3, 3), (3, 3))
+GROUPS = ((0, 1, 2, 3), (4, 5))
+SCALES = (1.0, 0.05, 0.4, 0.01, 2.5, 0.7)  # of the gradients: from far above eps to well below it
 STEPS = 12
-MISSING = {(0, 1), (1, 1), (3, 3), (4, 3), (7, 0), (8, 4), (8, 3)}  # (step, tensor)
-ALL_ZERO = {(5, 0), (2, 4)}
+MISSING = {(0, 1), (1, 1), (3, 5), (4, 5), (6, 3), (7, 0), (8, 4), (8, 5)}  # (step, tensor)
+ALL_ZERO = {(5, 0), (2, 3)}
 LR_FACTORS = (1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 1.7, 1.7, 1.7, 0.3, 0.3)
 
 
 def walk(first: Hyper, second: Hyper, seed: int = 7) -> Problem:
-    """Two groups, five tensors, twelve steps: everything that tells one trajectory from another.
+    """Two groups, six tensors, twelve steps: everything that tells one trajectory from another.
 
-    Two tensors of equal shape, a scalar, a non-contiguous one; gradients from far above eps to far below it, one
-    element that stays at zero with a gradient of zero, whole gradients of zeros, missing gradients, a learning rate that moves.
+    Square tensors of equal shape within a group and across groups, one of them not contiguous; a vector, a scalar;
+    gradients from far above eps to far below it, one element that stays at zero with a gradient of zero, whole
+    gradients of zeros, missing gradients, a learning rate that moves.
     """
     rng = np.random.default_rng(seed)
     values = [rng.uniform(0.5, 3.0, shape) * rng.choice((-1.0, 1.0), shape) for shape in SHAPES]
     values[0][0, 0] = 0.0
-    values[4] *= 0.02
+    values[3] *= 0.02
     gradients: list[list[np.ndarray | None]] = []
     drift = [rng.normal(size=shape) for shape in SHAPES]
     for step in range(STEPS):
@@ -80,12 +82,14 @@ def walk(first: Hyper, second: Hyper, seed: int = 7) -> Problem:
                 gradient = np.zeros(shape)
             row.append(None if (step, tensor) in MISSING else np.asarray(gradient))
         gradients.append(row)
-    return Problem(values, [[0, 1, 2], [3, 4]], [first, second], gradients, LR_FACTORS, frozenset({3}))
+    return Problem(values, GROUPS, [first, second], gradients, LR_FACTORS, frozenset({4}))
 
 
-def single(hyper: Hyper, steps: int, size: int = 3, scale: float = 1.0, seed: int = 11) -> Problem:
-    """One vector, one group, a constant learning rate and a gradient at every step."""
+def single(
+    hyper: Hyper, steps: int, size: int = 3, scale: float = 1.0, seed: int = 11, from_zero: bool = False
+) -> Problem:
+    """One vector, one group, a constant learning rate and a gradient at every step; it starts around 1, or at zero."""
     rng = np.random.default_rng(seed)
-    values = [rng.uniform(0.5, 2.0, size)]
+    values = [rng.uniform(0.5, 2.0, size) * (not from_zero)]
     gradients = [[scale * (0.3 + rng.normal(size=size))] for _ in range(steps)]
     return Problem(values, [[0]], [hyper], gradients, [1.0] * steps)

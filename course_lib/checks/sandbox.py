@@ -28,8 +28,14 @@ PRINTED = 1_000_000  # characters after which printing is remarked upon
 Judge = Callable[[Any, Callable[[str], None]], list[Finding]]
 
 
-def run(exercise: str, candidate: Any, *, allow_production: bool = False, method: str | None = None,
-        seconds: float = SECONDS) -> list[Finding]:
+def run(
+    exercise: str,
+    candidate: Any,
+    *,
+    allow_production: bool = False,
+    method: str | None = None,
+    seconds: float = SECONDS,
+) -> list[Finding]:
     """Judge ``candidate`` for ``exercise`` in a child process and return the findings.
 
     Args:
@@ -44,8 +50,13 @@ def run(exercise: str, candidate: Any, *, allow_production: bool = False, method
     try:
         read_fd, stop = start(exercise, candidate, allow_production)
     except Exception as error:  # a candidate that cannot be sent to another process
-        return [Finding("cannot-run", f"The answer could not be run in a process of its own: {error}",
-                        "Define it in a cell of its own, without open files, locks or generators in it.")]
+        return [
+            Finding(
+                "cannot-run",
+                f"The answer could not be run in a process of its own: {error}",
+                "Define it in a cell of its own, without open files, locks or generators in it.",
+            )
+        ]
     try:
         lines, ended = _read(read_fd, seconds)
     finally:
@@ -94,13 +105,28 @@ def _verdict(lines: list[dict[str, Any]], ended: bool, status: int, seconds: flo
             return [Finding(**finding) for finding in line["findings"]]
     probe = next((line["probe"] for line in reversed(lines) if "probe" in line), "starting")
     if not ended:
-        return [Finding("endless", f"Stopped after {seconds:g} seconds, while {probe}: your code does not come to an end.",
-                        "Look for a loop whose condition never turns false, or for work that grows with every step.")]
+        return [
+            Finding(
+                "endless",
+                f"Stopped after {seconds:g} seconds, while {probe}: your code does not come to an end.",
+                "Look for a loop whose condition never turns false, or for work that grows with every step.",
+            )
+        ]
     if status == -signal.SIGKILL:
-        return [Finding("memory", f"The process was killed while {probe}, most likely for the memory it took.",
-                        "State should take a fixed number of bytes per parameter.")]
-    return [Finding("ended-process", f"Your code ended the whole process while {probe} (exit status {status}).",
-                    "An optimizer returns from step(); it never calls exit, os._exit or abort.")]
+        return [
+            Finding(
+                "memory",
+                f"The process was killed while {probe}, most likely for the memory it took.",
+                "State should take a fixed number of bytes per parameter.",
+            )
+        ]
+    return [
+        Finding(
+            "ended-process",
+            f"Your code ended the whole process while {probe} (exit status {status}).",
+            "An optimizer returns from step(); it never calls exit, os._exit or abort.",
+        )
+    ]
 
 
 class _Counter(io.TextIOBase):
@@ -119,7 +145,7 @@ def _child(fd: int, exercise: str, candidate: Any, allow_production: bool) -> No
     def send(message: dict[str, Any]) -> None:
         data = json.dumps(message).encode() + b"\n"
         while data:
-            data = data[os.write(fd, data):]
+            data = data[os.write(fd, data) :]
 
     try:
         printed = _Counter()
@@ -134,8 +160,14 @@ def _child(fd: int, exercise: str, candidate: Any, allow_production: bool) -> No
         send({"probe": "starting"})
         findings = judge(exercise, candidate, lambda probe: send({"probe": probe}), allow_production)
         if printed.count > PRINTED:
-            findings.append(Finding("prints", f"Your code prints a lot: {printed.count:,} characters during this check.",
-                                    "Take the print out of the loop.", REMARK))
+            findings.append(
+                Finding(
+                    "prints",
+                    f"Your code prints a lot: {printed.count:,} characters during this check.",
+                    "Take the print out of the loop.",
+                    REMARK,
+                )
+            )
         send({"findings": [vars(finding) for finding in findings]})
         os._exit(0)
     except BaseException as error:
@@ -153,10 +185,16 @@ def without_compiler(optimizer: type) -> None:
 
 def _own_failure(error: BaseException) -> Finding:
     if isinstance(error, MemoryError):
-        return Finding("memory", "Your code asked for more memory than a check allows.",
-                       "State should take a fixed number of bytes per parameter.")
-    return Finding("check-failed", f"The check itself failed on this answer: {type(error).__name__}: {error}",
-                   "Please report it with your answer; it is not your mistake alone.")
+        return Finding(
+            "memory",
+            "Your code asked for more memory than a check allows.",
+            "State should take a fixed number of bytes per parameter.",
+        )
+    return Finding(
+        "check-failed",
+        f"The check itself failed on this answer: {type(error).__name__}: {error}",
+        "Please report it with your answer; it is not your mistake alone.",
+    )
 
 
 def _limit_memory() -> None:
@@ -205,8 +243,12 @@ def _spawn(exercise: str, candidate: Any, allow_production: bool) -> tuple[int, 
     import cloudpickle
 
     payload = cloudpickle.dumps((exercise, candidate, allow_production))
-    process = subprocess.Popen([sys.executable, "-m", "course_lib.checks.sandbox"], stdin=subprocess.PIPE,
-                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "course_lib.checks.sandbox"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
     read_fd = os.dup(process.stdout.fileno())
     process.stdout.close()
     process.stdin.write(payload)

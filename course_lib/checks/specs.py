@@ -51,8 +51,8 @@ class Spec:
 
 
 _ADAM_GROUPS = (
-    {"lr": 0.05, "betas": (0.8, 0.95), "eps": 0.004, "weight_decay": 0.3},
-    {"lr": 0.02, "betas": (0.5, 0.9), "eps": 0.03, "weight_decay": 0.8},
+    {"lr": 0.05, "betas": (0.8, 0.95), "eps": 0.03, "weight_decay": 0.3},
+    {"lr": 0.02, "betas": (0.5, 0.9), "eps": 0.004, "weight_decay": 0.8},
 )
 _ADAM_DEFAULTS = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8}
 _ADAM_EXACT = {"lr": 0.125, "betas": (0.0, 0.0), "eps": 0.25, "weight_decay": 0.5}
@@ -61,8 +61,22 @@ _ADAM_EDGE = {"lr": 3.0, "betas": (0.0, 0.5), "eps": 0.0, "weight_decay": 0.0}
 SPECS: dict[str, Spec] = {
     spec.key: spec
     for spec in (
-        Spec("adam", _ADAM_GROUPS, {**_ADAM_DEFAULTS, "weight_decay": 0.0}, _ADAM_EXACT, _ADAM_EDGE, {"amsgrad": {"amsgrad": True}}),
-        Spec("adamw", _ADAM_GROUPS, {**_ADAM_DEFAULTS, "weight_decay": 1e-2}, _ADAM_EXACT, _ADAM_EDGE, {"amsgrad": {"amsgrad": True}}),
+        Spec(
+            "adam",
+            _ADAM_GROUPS,
+            {**_ADAM_DEFAULTS, "weight_decay": 0.0},
+            _ADAM_EXACT,
+            _ADAM_EDGE,
+            {"amsgrad": {"amsgrad": True}},
+        ),
+        Spec(
+            "adamw",
+            _ADAM_GROUPS,
+            {**_ADAM_DEFAULTS, "weight_decay": 1e-2},
+            _ADAM_EXACT,
+            _ADAM_EDGE,
+            {"amsgrad": {"amsgrad": True}},
+        ),
         Spec(
             "momentum",
             (
@@ -77,8 +91,8 @@ SPECS: dict[str, Spec] = {
         Spec(
             "rmsprop",
             (
-                {"lr": 0.05, "alpha": 0.8, "eps": 0.004, "weight_decay": 0.3},
-                {"lr": 0.02, "alpha": 0.6, "eps": 0.03, "weight_decay": 0.8},
+                {"lr": 0.05, "alpha": 0.8, "eps": 0.03, "weight_decay": 0.3},
+                {"lr": 0.02, "alpha": 0.6, "eps": 0.004, "weight_decay": 0.8},
             ),
             {"lr": 1e-2, "alpha": 0.99, "eps": 1e-8, "weight_decay": 0.0},
             {"lr": 0.125, "alpha": 0.0, "eps": 0.25, "weight_decay": 0.5},

@@ -34,7 +34,9 @@ def candidate(key: str, *mistakes: Mistake) -> type[torch.optim.Optimizer]:
                 self.layout = Layout([p.double().numpy() for p in parameters], owner, hypers)
                 self.simulation = spec.family.simulation(self.layout, *mistakes)
             has = np.asarray([p.grad is not None for p in parameters])[self.layout.tensor]
-            flat = np.concatenate([np.zeros(p.numel()) if p.grad is None else p.grad.double().numpy().ravel() for p in parameters])
+            flat = np.concatenate(
+                [np.zeros(p.numel()) if p.grad is None else p.grad.double().numpy().ravel() for p in parameters]
+            )
             moved = torch.from_numpy(self.simulation.step(has, flat, self.layout.flat(hypers)))
             for p, values in zip(parameters, moved.split([p.numel() for p in parameters]), strict=True):
                 p.copy_(values.view(p.shape))

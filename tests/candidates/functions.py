@@ -21,7 +21,9 @@ def _moment(correct, update=lambda m, g, b: b * m + (1 - b) * g):
 
 def _moment_by_weights(grads, beta):
     n = len(grads)
-    weights = torch.tensor([[beta ** (t - i) if i <= t else 0.0 for i in range(n)] for t in range(n)], dtype=grads.dtype)
+    weights = torch.tensor(
+        [[beta ** (t - i) if i <= t else 0.0 for i in range(n)] for t in range(n)], dtype=grads.dtype
+    )
     return weights @ grads / weights.sum(1, keepdim=True)
 
 
@@ -49,7 +51,10 @@ _MOMENT = {
     "count from 0, guarded": (_moment(lambda m, b, t: m / (1 - b ** (t - 1)) if t > 1 else m), "count-behind-guarded"),
     "count from 2": (_moment(lambda m, b, t: m / (1 - b ** (t + 1))), "count-ahead"),
     "multiplied": (_moment(lambda m, b, t: m * (1 - b**t)), "multiplied"),
-    "weights swapped": (_moment(lambda m, b, t: m / (1 - b**t), lambda m, g, b: (1 - b) * m + b * g), "weights-swapped"),
+    "weights swapped": (
+        _moment(lambda m, b, t: m / (1 - b**t), lambda m, g, b: (1 - b) * m + b * g),
+        "weights-swapped",
+    ),
     "gain missing": (_moment(lambda m, b, t: m / (1 - b**t), lambda m, g, b: b * m + g), "gain-missing"),
     "divided by 1 - beta": (_moment(lambda m, b, t: m / (1 - b)), "gain-only"),
     "product": (_moment(lambda m, b, t: m / (1 - b * t + torch.zeros(()))), "product"),
@@ -71,24 +76,60 @@ def _step(change):
 
 
 _STEP = {
-    "efficient": (_step(lambda p, m, v, lr, eps, c1, c2: p - lr * math.sqrt(c2) / c1 * m / (v.sqrt() + eps * math.sqrt(c2))), ""),
+    "efficient": (
+        _step(lambda p, m, v, lr, eps, c1, c2: p - lr * math.sqrt(c2) / c1 * m / (v.sqrt() + eps * math.sqrt(c2))),
+        "",
+    ),
     "textbook": (_step(lambda p, m, v, lr, eps, c1, c2: p - lr * (m / c1) / ((v / c2).sqrt() + eps)), ""),
     "torch's": (_step(lambda p, m, v, lr, eps, c1, c2: p.addcdiv(m, v.sqrt() / c2**0.5 + eps, value=-lr / c1)), ""),
-    "eps not scaled": (_step(lambda p, m, v, lr, eps, c1, c2: p - lr * c2**0.5 / c1 * m / (v.sqrt() + eps)), "eps-not-scaled"),
-    "eps divided": (_step(lambda p, m, v, lr, eps, c1, c2: p - lr * c2**0.5 / c1 * m / (v.sqrt() + eps / c2**0.5)), "eps-divided"),
-    "upside down": (_step(lambda p, m, v, lr, eps, c1, c2: p - lr * c1 / c2**0.5 * m / (v.sqrt() + eps * c2**0.5)), "upside-down"),
-    "upside down, plain": (_step(lambda p, m, v, lr, eps, c1, c2: p - lr * c1 / c2**0.5 * m / (v.sqrt() + eps)), "upside-down-plain"),
-    "root missing": (_step(lambda p, m, v, lr, eps, c1, c2: p - lr * c2 / c1 * m / (v.sqrt() + eps * c2**0.5)), "root-missing"),
-    "root missing, plain": (_step(lambda p, m, v, lr, eps, c1, c2: p - lr * c2 / c1 * m / (v.sqrt() + eps)), "root-missing-plain"),
-    "eps times c2": (_step(lambda p, m, v, lr, eps, c1, c2: p - lr * c2**0.5 / c1 * m / (v.sqrt() + eps * c2)), "eps-scaled-without-root"),
+    "eps not scaled": (
+        _step(lambda p, m, v, lr, eps, c1, c2: p - lr * c2**0.5 / c1 * m / (v.sqrt() + eps)),
+        "eps-not-scaled",
+    ),
+    "eps divided": (
+        _step(lambda p, m, v, lr, eps, c1, c2: p - lr * c2**0.5 / c1 * m / (v.sqrt() + eps / c2**0.5)),
+        "eps-divided",
+    ),
+    "upside down": (
+        _step(lambda p, m, v, lr, eps, c1, c2: p - lr * c1 / c2**0.5 * m / (v.sqrt() + eps * c2**0.5)),
+        "upside-down",
+    ),
+    "upside down, plain": (
+        _step(lambda p, m, v, lr, eps, c1, c2: p - lr * c1 / c2**0.5 * m / (v.sqrt() + eps)),
+        "upside-down-plain",
+    ),
+    "root missing": (
+        _step(lambda p, m, v, lr, eps, c1, c2: p - lr * c2 / c1 * m / (v.sqrt() + eps * c2**0.5)),
+        "root-missing",
+    ),
+    "root missing, plain": (
+        _step(lambda p, m, v, lr, eps, c1, c2: p - lr * c2 / c1 * m / (v.sqrt() + eps)),
+        "root-missing-plain",
+    ),
+    "eps times c2": (
+        _step(lambda p, m, v, lr, eps, c1, c2: p - lr * c2**0.5 / c1 * m / (v.sqrt() + eps * c2)),
+        "eps-scaled-without-root",
+    ),
     "not corrected": (_step(lambda p, m, v, lr, eps, c1, c2: p - lr * m / (v.sqrt() + eps)), "not-corrected"),
-    "corrected twice": (_step(lambda p, m, v, lr, eps, c1, c2: p - lr * c2**0.5 / c1 * (m / c1) / ((v / c2).sqrt() + eps)), "corrected-twice"),
-    "eps in root": (_step(lambda p, m, v, lr, eps, c1, c2: p - lr * (m / c1) / (v / c2 + eps).sqrt()), "eps-inside-root"),
+    "corrected twice": (
+        _step(lambda p, m, v, lr, eps, c1, c2: p - lr * c2**0.5 / c1 * (m / c1) / ((v / c2).sqrt() + eps)),
+        "corrected-twice",
+    ),
+    "eps in root": (
+        _step(lambda p, m, v, lr, eps, c1, c2: p - lr * (m / c1) / (v / c2 + eps).sqrt()),
+        "eps-inside-root",
+    ),
     "uphill": (_step(lambda p, m, v, lr, eps, c1, c2: p + lr * (m / c1) / ((v / c2).sqrt() + eps)), "ascends"),
     "step alone": (_step(lambda p, m, v, lr, eps, c1, c2: lr * (m / c1) / ((v / c2).sqrt() + eps)), "step-only"),
     "no lr": (_step(lambda p, m, v, lr, eps, c1, c2: p - (m / c1) / ((v / c2).sqrt() + eps)), "lr-missing"),
-    "in place": (_step(lambda p, m, v, lr, eps, c1, c2: p.addcdiv_(m, v.sqrt() / c2**0.5 + eps, value=-lr / c1)), "input-written"),
-    "half the step": (_step(lambda p, m, v, lr, eps, c1, c2: p - 0.5 * lr * (m / c1) / ((v / c2).sqrt() + eps)), "wrong-numbers"),
+    "in place": (
+        _step(lambda p, m, v, lr, eps, c1, c2: p.addcdiv_(m, v.sqrt() / c2**0.5 + eps, value=-lr / c1)),
+        "input-written",
+    ),
+    "half the step": (
+        _step(lambda p, m, v, lr, eps, c1, c2: p - 0.5 * lr * (m / c1) / ((v / c2).sqrt() + eps)),
+        "wrong-numbers",
+    ),
     "a class": (type("Step", (), {}), "wrong-type"),
 }
 
@@ -105,18 +146,24 @@ def _by(test, unique=True):
 
 def _linear_only(model, weight_decay):
     linear = [m for m in model.modules() if isinstance(m, nn.Linear)]
-    return [{"params": [m.weight for m in linear if m.weight.requires_grad], "weight_decay": weight_decay},
-            {"params": [m.bias for m in linear if m.bias.requires_grad], "weight_decay": 0.0}]
+    return [
+        {"params": [m.weight for m in linear if m.weight.requires_grad], "weight_decay": weight_decay},
+        {"params": [m.bias for m in linear if m.bias.requires_grad], "weight_decay": 0.0},
+    ]
 
 
 def _frozen_too(model, weight_decay):
-    return [{"params": [p for p in model.parameters() if p.dim() >= 2], "weight_decay": weight_decay},
-            {"params": [p for p in model.parameters() if p.dim() < 2], "weight_decay": 0.0}]
+    return [
+        {"params": [p for p in model.parameters() if p.dim() >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in model.parameters() if p.dim() < 2], "weight_decay": 0.0},
+    ]
 
 
 def _generators(model, weight_decay):
-    return [{"params": (p for p in model.parameters() if p.requires_grad and p.dim() < 2), "weight_decay": 0},
-            {"params": (p for p in model.parameters() if p.requires_grad and p.dim() > 1), "weight_decay": weight_decay}]
+    return [
+        {"params": (p for p in model.parameters() if p.requires_grad and p.dim() < 2), "weight_decay": 0},
+        {"params": (p for p in model.parameters() if p.requires_grad and p.dim() > 1), "weight_decay": weight_decay},
+    ]
 
 
 def _unset(model, weight_decay):

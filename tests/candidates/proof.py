@@ -67,7 +67,10 @@ def proof(exercise: str) -> tuple[Outcome, ...]:
 
 def table() -> str:
     """The table of kills as Markdown."""
-    rows = ["| exercise | wrong answers | rejected | named | correct answers | accepted |", "|---|---:|---:|---:|---:|---:|"]
+    rows = [
+        "| exercise | wrong answers | rejected | named | correct answers | accepted |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
     for exercise in PROVED:
         wrong = [outcome for outcome in proof(exercise) if outcome.expected]
         right = [outcome for outcome in proof(exercise) if not outcome.expected]

@@ -267,7 +267,9 @@ class _Plain:
     def __init__(self, params, **hyper):
         params = list(params)
         groups = params if params and isinstance(params[0], dict) else [{"params": params}]
-        self.param_groups = [{**_signature(self.KEY), **hyper, **group, "params": list(group["params"])} for group in groups]
+        self.param_groups = [
+            {**_signature(self.KEY), **hyper, **group, "params": list(group["params"])} for group in groups
+        ]
 
     def zero_grad(self):
         for group in self.param_groups:
@@ -360,10 +362,26 @@ class InNumPy(_Plain):
         return {"memory": list(self.memory.values())}
 
 
-STYLES = (LoopOverState, TensorStep, DataStyle, EagerState, GatheredThenApplied, Flattened, WithMaximize, InScratch,
-          PlainDict, PlainLists, InNumPy)
+STYLES = (
+    LoopOverState,
+    TensorStep,
+    DataStyle,
+    EagerState,
+    GatheredThenApplied,
+    Flattened,
+    WithMaximize,
+    InScratch,
+    PlainDict,
+    PlainLists,
+    InNumPy,
+)
 OWN = {"adam": optim.Adam, "adamw": optim.AdamW, "momentum": optim.SGD, "rmsprop": optim.RMSprop}
-PRODUCTION = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "momentum": torch.optim.SGD, "rmsprop": torch.optim.RMSprop}
+PRODUCTION = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "momentum": torch.optim.SGD,
+    "rmsprop": torch.optim.RMSprop,
+}
 
 
 def variants(key: str) -> dict[str, type]:

@@ -240,7 +240,9 @@ def conduct(key: str) -> dict[str, Named]:
     class NoGroups(Base):
         def __init__(self, params, **hyper):
             params = list(params)
-            super().__init__([p for g in params for p in g["params"]] if params and isinstance(params[0], dict) else params, **hyper)
+            super().__init__(
+                [p for g in params for p in g["params"]] if params and isinstance(params[0], dict) else params, **hyper
+            )
 
     class WrapsProduction(_Subclass):
         KEY = key
@@ -256,17 +258,45 @@ def conduct(key: str) -> dict[str, Named]:
         pass
 
     table = [
-        (WritesGradient, "gradient-written"), (DropsGradient, "gradient-cleared"), (NewStorage, "storage-replaced"),
-        (ReplacesParameter, "does-not-move"), (Freezes, "not-a-leaf"), (NarrowState, "precision"), (HalfState, "low-precision"),
-        (NoNoGrad, "needs-no-grad"), (KeepsGraph, "graph-kept"), (NeedsContiguous, "needs-contiguous"), (NeedsADimension, "raises"),
-        (ClassState, "instances-share-state"), (StateByShape, "state-shared"), (OneState, "state-shared"), (HidesState, "resume"),
-        (ForgetsHyperParameters, "resume-hyper-parameters"), (IgnoresClosure, "closure-ignored"), (ClosureTwice, "closure-repeated"),
-        (ClosureWithoutGrad, "closure-no-grad"), (ClosureLate, "closure-late"), (DropsLoss, "closure-loss"), (UsesUpGenerator, "generator"),
-        (NoZeroGrad, "no-zero-grad"), (ZeroGradDoesNothing, "zero-grad"), (SwitchesGradOff, "grad-mode"), (Seeds, "random-state"),
-        (SetsDefaultDtype, "default-dtype"), (PatchesTorch, "patches-torch"), (Exits, "exits"), (EndsProcess, "ended-process"),
-        (Raises, "raises"), (Recurses, "endless"), (FillsMemory, "memory"), (FreezesCorrection, "long-run"), (ClampsGradient, "edge"),
-        (OtherDefaults, "defaults"), (IgnoresMaximize, "maximize"), (NoGroups, "no-param-groups"), (WrapsProduction, "production-optimizer"),
+        (WritesGradient, "gradient-written"),
+        (DropsGradient, "gradient-cleared"),
+        (NewStorage, "storage-replaced"),
+        (ReplacesParameter, "does-not-move"),
+        (Freezes, "not-a-leaf"),
+        (NarrowState, "precision"),
+        (HalfState, "low-precision"),
+        (NoNoGrad, "needs-no-grad"),
+        (KeepsGraph, "graph-kept"),
+        (NeedsContiguous, "needs-contiguous"),
+        (NeedsADimension, "raises"),
+        (ClassState, "instances-share-state"),
+        (StateByShape, "state-shared"),
+        (OneState, "state-shared"),
+        (HidesState, "resume"),
+        (ForgetsHyperParameters, "resume-hyper-parameters"),
+        (IgnoresClosure, "closure-ignored"),
+        (ClosureTwice, "closure-repeated"),
+        (ClosureWithoutGrad, "closure-no-grad"),
+        (ClosureLate, "closure-late"),
+        (DropsLoss, "closure-loss"),
+        (UsesUpGenerator, "generator"),
+        (NoZeroGrad, "no-zero-grad"),
+        (ZeroGradDoesNothing, "zero-grad"),
+        (SwitchesGradOff, "grad-mode"),
+        (Seeds, "random-state"),
+        (SetsDefaultDtype, "default-dtype"),
+        (PatchesTorch, "patches-torch"),
+        (Exits, "exits"),
+        (EndsProcess, "ended-process"),
+        (Raises, "raises"),
+        (Recurses, "endless"),
+        (FillsMemory, "memory"),
+        (FreezesCorrection, "long-run"),
+        (ClampsGradient, "edge"),
+        (OtherDefaults, "defaults"),
+        (IgnoresMaximize, "maximize"),
+        (NoGroups, "no-param-groups"),
+        (WrapsProduction, "production-optimizer"),
         (BuildsOnProduction, "production-optimizer"),
     ]
     return {cls.__name__: (cls, code) for cls, code in table}
-

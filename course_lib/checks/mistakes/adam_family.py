@@ -61,7 +61,18 @@ def _top(c: SimpleNamespace) -> np.ndarray:
     return c.top / (1 - _b2(c) ** c.t)
 
 
+def _aliased_v(c: SimpleNamespace) -> np.ndarray:
+    return _b2(c) * c.m + (1 - _b2(c)) * c.g**2
+
+
+_ALIASED: Program = {"v": _aliased_v, "m_hat": lambda c: c.v / (1 - _b1(c) ** c.t), "m_kept": lambda c: c.v}
+
 _FIRST_MOMENT = (
+    known("m-starts-at-parameter", "a first moment that starts as a copy of the parameter", "Where do m and v start?",
+          m=lambda c: _b1(c) * np.where(c.t == 1, c.p, c.m_kept) + (1 - _b1(c)) * c.g),
+    known("m-keeps-lr", "a first moment that is multiplied by lr where it is kept", "Which of your operations end in an underscore?",
+          m_kept=lambda c: c.h["lr"] * c.m),
+    known("m-is-v", "one tensor under two names: m and v are the same memory", "`m = v = zeros_like(p)` makes one tensor.", **_ALIASED),
     known("m-gain-missing", "a first moment without (1 - beta1): `m = beta1 * m + g`, a sum, not an average",
           "If every gradient were 1, where would m settle?", m=lambda c: _b1(c) * c.m_kept + c.g),
     known("m-weights-swapped", "a first moment with its weights exchanged: `m = (1 - beta1) * m + beta1 * g`",
@@ -83,6 +94,25 @@ _FIRST_MOMENT = (
           m_hat=lambda c: (_b1(c) * c.m + (1 - _b1(c)) * c.g) / (1 - _b1(c) ** c.t)),
 )
 _SECOND_MOMENT = (
+    known("v-gain-of-beta1", "a second moment with beta1's gain: `v = beta2 * v + (1 - beta1) * g**2`", "Which beta stands where in the line for v?",
+          v=lambda c: _b2(c) * c.v_kept + (1 - _b1(c)) * c.g**2),
+    known("v-starts-at-one", "a second moment that starts at one", "Where do m and v start?",
+          v=lambda c: _b2(c) * np.where(c.t == 1, 1.0, c.v_kept) + (1 - _b2(c)) * c.g**2),
+    known("v-of-scaled-gradient", "a second moment of (1 - beta1) * g: the gradient was scaled for m before v saw it",
+          "Does the line for m change the gradient?", v=lambda c: _b2(c) * c.v_kept + (1 - _b2(c)) * ((1 - _b1(c)) * c.g) ** 2),
+    known("v-per-row", "one second moment for a whole row: the mean over the last axis", "v has the parameter's shape.",
+          v=lambda c: _b2(c) * c.v_kept + (1 - _b2(c)) * np.where(c.dims > 0, c.row_mean(c.g**2), c.g**2)),
+    known("v-keeps-root", "a root that is stored back: v is replaced by its square root at every step",
+          "Which of your operations end in an underscore?", v_kept=lambda c: np.sqrt(c.v)),
+    known("v-keeps-denominator", "a denominator that is stored back as v", "Which of your operations end in an underscore?",
+          v_kept=lambda c: c.denominator),
+    known("v-starts-at-square", "a second moment that starts at the first square and is corrected all the same", "Where do m and v start?",
+          v=lambda c: np.where(c.t == 1, c.g**2, _b2(c) * c.v_kept + (1 - _b2(c)) * c.g**2)),
+    known("moments-start-at-gradient", "moments that start at the first gradient and its square, and are corrected all the same",
+          "Where do m and v start?", m=lambda c: np.where(c.t == 1, c.g, _b1(c) * c.m_kept + (1 - _b1(c)) * c.g),
+          v=lambda c: np.where(c.t == 1, c.g**2, _b2(c) * c.v_kept + (1 - _b2(c)) * c.g**2)),
+    known("v-is-maximum", "AdaMax's infinity norm in place of v", "Adam's v is an average of squares.", kind=OTHER_SPECIFICATION,
+          v=lambda c: np.maximum(_b2(c) * c.v_kept, np.abs(c.g)), v_hat=lambda c: c.v, denominator=lambda c: c.v + c.h["eps"]),
     known("v-gain-missing", "a second moment without (1 - beta2): `v = beta2 * v + g**2`",
           "If every gradient were 1, where would v settle?", v=lambda c: _b2(c) * c.v_kept + c.g**2),
     known("v-weights-swapped", "a second moment with its weights exchanged: `v = (1 - beta2) * v + beta2 * g**2`",
@@ -116,6 +146,8 @@ _SECOND_MOMENT = (
           kind=OTHER_SPECIFICATION, v_hat=_top),
 )
 _CORRECTION = (
+    known("step-count-behind-floored", "a step count one behind, kept at 1 or more", "How many gradients have gone into m when you correct it?",
+          m_hat=lambda c: c.m / (1 - _b1(c) ** np.maximum(c.t - 1, 1)), v_hat=lambda c: c.v / (1 - _b2(c) ** np.maximum(c.t - 1, 1))),
     known("no-bias-correction", "no bias correction at all", "m and v start at zero. What does that do to the first steps?",
           m_hat=lambda c: c.m, v_hat=lambda c: c.v),
     known("m-not-corrected", "a first moment without bias correction", "Both averages start at zero.", m_hat=lambda c: c.m),
@@ -172,6 +204,10 @@ _CORRECTION = (
           m_hat=lambda c: np.where(c.t == 1, c.m / (1 - _b1(c)), c.m), v_hat=lambda c: np.where(c.t == 1, c.v / (1 - _b2(c)), c.v)),
 )
 _DENOMINATOR = (
+    known("eps-outside-fraction", "an epsilon added to the fraction instead of the denominator: m_hat / sqrt(v_hat) + eps", "Where do the brackets stand?",
+          update=lambda c: c.h["lr"] * (c.m_hat / np.sqrt(c.v_hat) + c.h["eps"])),
+    known("denominator-centred", "a denominator of sqrt(v_hat - m_hat**2): a standard deviation", "Adam's v is not centred.",
+          denominator=lambda c: np.sqrt(np.maximum(c.v_hat - c.m_hat**2, 0)) + c.h["eps"]),
     known("eps-inside-root", "an epsilon inside the square root: sqrt(v_hat + eps)", "Is eps added before or after the root?",
           denominator=lambda c: np.sqrt(c.v_hat + c.h["eps"])),
     known("eps-squared-inside-root", "an epsilon squared inside the root: sqrt(v_hat + eps**2)", "Is eps added before or after the root?",
@@ -196,7 +232,26 @@ _DENOMINATOR = (
     known("multiplies", "a multiplication by the denominator", "Should a large v lengthen the step or shorten it?",
           update=lambda c: c.h["lr"] * c.m_hat * c.denominator),
 )
+def _ratio(weights: np.ndarray, update: np.ndarray, c: SimpleNamespace) -> np.ndarray:
+    return np.sqrt(c.total(weights**2)) / np.sqrt(c.total(update**2))
+
+
+def _last_handled(c: SimpleNamespace) -> np.ndarray:
+    last = [np.max(c.tensor[c.has & (c.group == group)], initial=-1) for group in range(c.group.max() + 1)]
+    return c.tensor == np.asarray(last)[c.group]
+
+
 _UPDATE = (
+    known("last-parameter-only", "moments for all parameters, but a step for the last of each group only", "Which lines stand inside the inner loop?",
+          p=lambda c: np.where(_last_handled(c), c.decayed - c.update, c.p)),
+    known("trust-ratio", "LAMB's trust ratio: the update scaled by the norm of the weights over its own", "Adam's step does not look at the weights' size.",
+          kind=OTHER_SPECIFICATION, update=lambda c: c.h["lr"] * _ratio(c.p, c.m_hat / c.denominator, c) * c.m_hat / c.denominator),
+    known("lr-of-weight-size", "a learning rate scaled by the weights' root mean square, as in Adafactor", "Adam's step does not look at the weights' size.",
+          kind=OTHER_SPECIFICATION, update=lambda c: c.h["lr"] * np.maximum(1e-3, np.sqrt(c.mean(c.p**2))) * c.m_hat / c.denominator),
+    known("cautious", "Cautious AdamW: no update where it disagrees with the gradient", "Adam updates every element.", kind=OTHER_SPECIFICATION,
+          update=lambda c: c.h["lr"] * c.m_hat / c.denominator * (c.m_hat * c.g > 0) / np.maximum(c.mean(c.m_hat * c.g > 0), 1e-3)),
+    known("gradient-centralised", "gradients of matrices with their row means taken off", "Adam takes the gradient as it comes.",
+          g=lambda c: np.where(c.dims >= 2, c.g - c.row_mean(c.g), c.g)),
     known("ascends", "a step uphill: the update is added", "Which way is down?", p=lambda c: c.decayed + c.update),
     known("lr-missing", "a step without the learning rate", "What scales the update?", update=lambda c: c.m_hat / c.denominator),
     known("lr-twice", "a learning rate that is applied twice", "Count the factors lr.", update=lambda c: c.h["lr"] ** 2 * c.m_hat / c.denominator),
@@ -251,6 +306,14 @@ _DECAY_ADAM = (
           g=lambda c: c.g + c.h["weight_decay"] * c.p * (c.dims >= 2)),
 )
 _DECAY_ADAMW = (
+    known("decay-halved", "a decay by half of lr * weight_decay", "Decoupled decay is not the gradient of a square.",
+          decayed=lambda c: c.p * (1 - _wd(c) / 2)),
+    known("decay-where-agreed", "a decay only where gradient and weight have the same sign", "What is decoupled from what?",
+          decayed=lambda c: np.where(c.g * c.p > 0, c.p * (1 - _wd(c)), c.p)),
+    known("decay-also-in-v", "a decay of the weight that v sees as well", "Which moments may see the decay?",
+          v=lambda c: _b2(c) * c.v_kept + (1 - _b2(c)) * (c.g + c.h["weight_decay"] * c.p) ** 2),
+    known("decay-also-in-m", "a decay of the weight that m sees as well", "Which moments may see the decay?",
+          m=lambda c: _b1(c) * c.m_kept + (1 - _b1(c)) * (c.g + c.h["weight_decay"] * c.p)),
     known("decay-in-gradient", "Adam with an L2 penalty: the decay goes through m and v", "Which moments may see the decay?",
           g=lambda c: c.g + c.h["weight_decay"] * c.p, decayed=lambda c: c.p),
     known("decay-after-step", "a decay of the weight after the step instead of before it", "Which weight is decayed: the old one or the new one?",

@@ -61,7 +61,7 @@ class Simulation:
         step         number of the call, from 1
         tensor       index of the tensor of each element; ``group`` likewise; ``dims`` its number of dimensions
         start        the starting values
-        mean, total  functions: mean and sum over each element's tensor
+        mean, total  functions: mean and sum over each element's tensor; ``row_mean`` over its row, the last axis
 
     A formula ``afterwards`` is evaluated last, on what has been kept, and gives the parameters.
     """
@@ -104,6 +104,10 @@ class Layout:
         self.h0 = self.flat(hypers)
         self.total = lambda x: np.bincount(self.tensor, np.broadcast_to(x, self.tensor.shape), len(sizes))[self.tensor]
         self.mean = lambda x: self.total(x) / sizes[self.tensor]
+        widths = np.asarray([value.shape[-1] if value.ndim else 1 for value in values])
+        rows = np.concatenate([np.arange(value.size) // width for value, width in zip(values, widths, strict=True)]).astype(int)
+        _, self.row = np.unique(np.stack([self.tensor, rows]), axis=1, return_inverse=True)
+        self.row_mean = lambda x: np.bincount(self.row, np.broadcast_to(x, self.row.shape))[self.row] / widths[self.tensor]
 
     def flat(self, hypers: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
         """Each hyper-parameter as a vector over the elements; a pair becomes two, name0 and name1."""
@@ -153,14 +157,14 @@ class Family:
             program.update(mistake.formulas)
         return Simulation(layout, program, self.kept)
 
-    def recognise(self, problem: Problem, trajectory: Sequence[Values]) -> tuple[Mistake, ...]:
-        """The known mistake, or pair of mistakes, whose numbers these are; empty if there is none."""
+    def recognise(self, problem: Problem, trajectory: Sequence[Values], pairs: bool = True) -> tuple[Mistake, ...]:
+        """The known mistake, or (with ``pairs``) two of them, whose numbers these are; empty if there is none."""
         feed = Feed(problem)
         flat = [np.concatenate([np.ravel(value) for value in values]) for values in trajectory]
         for mistake in self.mistakes:
             if same(flat, self.trajectory(feed, mistake), feed.layout.start):
                 return (mistake,)
-        if not all(np.isfinite(values).all() for values in flat):
+        if not pairs or not all(np.isfinite(values).all() for values in flat):
             return ()  # too many pairs end in not-a-number to tell them apart
         for first, second in combinations(self.mistakes, 2):
             if not first.formulas.keys() & second.formulas.keys() and same(

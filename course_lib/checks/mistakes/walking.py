@@ -38,6 +38,24 @@ def _count_per_tensor(c: SimpleNamespace, per_group: bool) -> np.ndarray:
     return before + order[c.tensor]
 
 
+def _with_last_gradient(c: SimpleNamespace) -> np.ndarray:
+    """Put the last gradient in place of a missing one; true where there has been one."""
+    seen = getattr(c, "seen", np.zeros_like(c.has))
+    c.g = c.last_seen = np.where(c.has, c.g, getattr(c, "last_seen", c.g))
+    c.seen = seen | c.has
+    return c.seen
+
+
+def _last_of_group(c: SimpleNamespace) -> np.ndarray:
+    last = [np.max(c.tensor[c.group == group]) for group in range(c.group.max() + 1)]
+    several = [len(np.unique(c.tensor[c.group == group])) > 1 for group in range(c.group.max() + 1)]
+    return (c.tensor == np.asarray(last)[c.group]) & np.asarray(several)[c.group]
+
+
+def _whole_group(c: SimpleNamespace) -> np.ndarray:
+    return np.asarray([c.has[c.group == group].all() for group in range(c.group.max() + 1)])[c.group]
+
+
 def walking(hyper_names: tuple[str, ...], counts_steps: bool) -> tuple:
     """The shared mistakes for an optimizer with these hyper-parameters (flat names, ``lr`` first)."""
     mistakes = [
@@ -48,6 +66,17 @@ def walking(hyper_names: tuple[str, ...], counts_steps: bool) -> tuple:
               h=lambda c: _first_group(c, hyper_names)),
         known("group-lr-ignored", "the first group's learning rate used for every group",
               "Read lr from the group at hand.", h=lambda c: _first_group(c, ("lr",))),
+        known("last-group-only", "the last group's hyper-parameters used for every group",
+              "Which `group` does each parameter belong to when its hyper-parameters are read?",
+              h=lambda c: {name: np.full_like(value, value[c.group == c.group.max()][0]) for name, value in c.h.items()}),
+        known("returns-after-first-group", "a walk that ends after the first group", "How far is `return` indented?", active=lambda c: c.has & (c.group == 0)),
+        known("last-parameter-forgotten", "a walk that leaves out the last parameter of each group", "How far does your index run?",
+              active=lambda c: c.has & ~_last_of_group(c)),
+        known("scalars-skipped", "parameters with a single element left out", "A scalar is a parameter too.", active=lambda c: c.has & (c.dims > 0)),
+        known("missing-reuses-last", "a missing gradient replaced by the last one there was", "Which variable still holds the gradient of the step before?",
+              active=_with_last_gradient),
+        known("missing-skips-group", "a whole group left out as soon as one of its gradients is missing", "What belongs to a parameter, and what to its group?",
+              active=_whole_group),
         known("missing-is-zero", "a missing gradient treated as a gradient of zeros: the state decays and the parameter moves",
               "What should happen to a parameter that took no part in this backward pass?",
               active=lambda c: np.ones_like(c.has)),
@@ -73,6 +102,9 @@ def walking(hyper_names: tuple[str, ...], counts_steps: bool) -> tuple:
         mistakes += [
             known("step-count-shared", "one step count for all parameters, which also advances where the gradient is missing",
                   "How many gradients has *this* parameter seen?", t=lambda c: np.full_like(c.t, c.step)),
+            known("step-count-per-group", "a step count of the whole optimizer that advances once for every group",
+                  "Print the count after one step() on two groups.",
+                  t=lambda c: (c.step - 1) * (c.group.max() + 1) + c.group + 1.0),
             known("step-count-per-tensor", "a step count of the group that advances once for every tensor instead of once per step",
                   "Print the count after one step() on a model with three tensors.", t=lambda c: _count_per_tensor(c, True)),
             known("step-count-per-tensor-global", "a step count of the whole optimizer that advances once for every tensor",
