@@ -214,7 +214,7 @@ assert max(sizes) > 5
 # ## 4. How long weight decay takes
 #
 # *Level 1, 5 minutes, id `decay_steps`.* With lr = 3e-4 and weight_decay = 0.1 in torch's AdamW, how many steps does it take until a weight
-# that gets no gradient signal has shrunk to $1/e$ of its value?
+# whose gradient is always zero has shrunk to $1/e$ of its value?
 
 # %% tags=["exercise:decay_steps"]
 steps = ...
