@@ -17,7 +17,7 @@ from candidates.catalogued import candidate
 from candidates.proof import PROVED, proof, table
 from candidates.right import variants
 from candidates.wrong import conduct
-from course_lib import blanks
+from course_lib import blanks, checks
 from course_lib.checks import EXERCISES, UnknownExercise, check, hint, sandbox
 from course_lib.checks.judges import judge
 from course_lib.checks.mistakes.engine import APART, Feed
@@ -267,7 +267,9 @@ def test_reports_are_appended_where_the_environment_says(tmp_path, monkeypatch):
     assert [json.loads(line)["passed"] for line in path.read_text().splitlines()] == [True, False]
 
 
-def test_hints_come_in_tiers_and_the_solution_after_a_try(capsys):
+def test_hints_come_in_tiers_and_the_solution_after_a_try(capsys, monkeypatch):
+    monkeypatch.setattr(checks, "_failed", {})
+    monkeypatch.setattr(checks, "_hinted", {})
     exercise = EXERCISES["decay_steps"]
     for tier in exercise.hints:
         hint("decay_steps")

@@ -50,19 +50,21 @@ def run(
     try:
         read_fd, stop = start(exercise, candidate, allow_production)
     except Exception as error:  # a candidate that cannot be sent to another process
-        return [
-            Finding(
-                "cannot-run",
-                f"The answer could not be run in a process of its own: {error}",
-                "Define it in a cell of its own, without open files, locks or generators in it.",
-            )
-        ]
+        return [_not_sent(error)]
     try:
         lines, ended = _read(read_fd, seconds)
     finally:
         os.close(read_fd)
         status = stop()
     return _verdict(lines, ended, status, seconds)
+
+
+def _not_sent(error: Exception) -> Finding:
+    return Finding(
+        "cannot-run",
+        f"The answer could not be run in a process of its own: {error}",
+        "Define it in a cell of its own, without open files, locks or generators in it.",
+    )
 
 
 def _read(fd: int, seconds: float) -> tuple[list[dict[str, Any]], bool]:
@@ -242,7 +244,7 @@ def _fork(exercise: str, candidate: Any, allow_production: bool) -> tuple[int, C
 def _spawn(exercise: str, candidate: Any, allow_production: bool) -> tuple[int, Callable[[], int]]:
     import cloudpickle
 
-    payload = cloudpickle.dumps((exercise, candidate, allow_production))
+    payload = cloudpickle.dumps(sys.path) + cloudpickle.dumps((exercise, candidate, allow_production))
     process = subprocess.Popen(
         [sys.executable, "-m", "course_lib.checks.sandbox"],
         stdin=subprocess.PIPE,
@@ -265,12 +267,17 @@ def _spawn(exercise: str, candidate: Any, allow_production: bool) -> tuple[int, 
 
 
 def _main() -> None:
-    import cloudpickle
+    """The fresh interpreter's side of :func:`_spawn`: read the candidate from stdin, report to what was stdout."""
+    import pickle
 
-    payload = sys.stdin.buffer.read()
     fd = os.dup(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    exercise, candidate, allow_production = cloudpickle.loads(payload)
+    try:
+        sys.path[:] = pickle.load(sys.stdin.buffer)
+        exercise, candidate, allow_production = pickle.load(sys.stdin.buffer)
+    except Exception as error:
+        os.write(fd, json.dumps({"findings": [vars(_not_sent(error))]}).encode() + b"\n")
+        return
     _child(fd, exercise, candidate, allow_production)
 
 

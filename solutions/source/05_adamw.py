@@ -159,6 +159,7 @@ class SuspiciousAdamW(torch.optim.Optimizer):
         return loss
 
 # %% tags=["exercise:adamw_bug"]
+RepairedAdamW = None  # your mended class
 ### BEGIN SOLUTION
 class RepairedAdamW(torch.optim.Optimizer):
     def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01):
