@@ -100,9 +100,12 @@ def notebook_hash(notebook: Mapping[str, Any]) -> str:
 
 
 def solution_notebook(written: Mapping[str, Any]) -> dict[str, Any]:
-    """The notebook with answers: a copy of what was written without its `exercise-only` cells."""
+    """The notebook with answers: a copy of what was written without its `exercise-only` cells and without markers."""
     notebook = copy.deepcopy(dict(written))
     notebook["cells"] = [cell for cell in notebook["cells"] if "exercise-only" not in cell_tags(cell)]
+    for cell in notebook["cells"]:
+        lines = cell_source(cell).splitlines()
+        cell["source"] = "\n".join(line for line in lines if line.strip() not in (BEGIN, END))
     _require_pairs(notebook)
     return notebook
 

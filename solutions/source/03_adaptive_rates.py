@@ -6,15 +6,16 @@
 #     name: python3
 # ---
 
-# %% [markdown]
+# %% [markdown] tags=["exercise-only"]
 # # Exercises: adaptive rates
 #
-# %% [markdown] tags=["exercise-only"]
 # Each answer has a cell of its own, with `raise NotImplementedError` where your code goes, and a cell below it that
 # checks it. The check says what is wrong and where it first shows. Stuck? `hint("rmsprop")` gives one hint at a time.
 # From a terminal, `course check` runs all your answers.
 
 # %% [markdown] tags=["solution-only"]
+# # Solutions: adaptive rates
+#
 # The answers to `exercises/03_adaptive_rates.ipynb`, each with its reasons. Try the exercise first: what you
 # have worked out yourself is there in the interview.
 

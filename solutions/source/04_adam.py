@@ -6,15 +6,16 @@
 #     name: python3
 # ---
 
-# %% [markdown]
+# %% [markdown] tags=["exercise-only"]
 # # Exercises: Adam
 #
-# %% [markdown] tags=["exercise-only"]
 # Each answer has a cell of its own, with `raise NotImplementedError` where your code goes, and a cell below it that
 # checks it. The check says what is wrong and where it first shows. Stuck? `hint("adam")` gives one hint at a time.
 # From a terminal, `course check` runs all your answers.
 
 # %% [markdown] tags=["solution-only"]
+# # Solutions: Adam
+#
 # The answers to `exercises/04_adam.ipynb`, each with its reasons. Try the exercise first: what you
 # have worked out yourself is there in the interview.
 

@@ -6,15 +6,16 @@
 #     name: python3
 # ---
 
-# %% [markdown]
+# %% [markdown] tags=["exercise-only"]
 # # Exercises: AdamW
 #
-# %% [markdown] tags=["exercise-only"]
 # Each answer has a cell of its own, with `raise NotImplementedError` where your code goes, and a cell below it that
 # checks it. The check says what is wrong and where it first shows. Stuck? `hint("adamw")` gives one hint at a time.
 # From a terminal, `course check` runs all your answers.
 
 # %% [markdown] tags=["solution-only"]
+# # Solutions: AdamW
+#
 # The answers to `exercises/05_adamw.ipynb`, each with its reasons. Try the exercise first: what you
 # have worked out yourself is there in the interview.
 
@@ -209,7 +210,8 @@ print(f"first step {sizes[0]:.2f} lr, largest {max(sizes):.2f} lr at step {sizes
 assert max(sizes) > 5
 
 # %% [markdown] tags=["solution-only"]
-# With one tensor the two counts are the same, so the author's test could not fail.
+# With one tensor the two counts are the same, so the author's test could not fail. The bug is a real one: in 2020 in
+# flashlight's Adam (issue 143), in 2021 in DiffSharp's (issue 292).
 
 # %% [markdown]
 # ## 4. How long weight decay takes
