@@ -183,7 +183,7 @@ def _print_table(outcomes: list[Outcome]) -> None:
     width = max(len(outcome.exercise) for outcome in outcomes)
     for path in dict.fromkeys(outcome.path for outcome in outcomes):
         table = Table(title=Text(str(path)), title_justify="left", expand=True)
-        table.add_column("exercise", width=width, overflow="fold")
+        table.add_column("exercise", width=max(width, len("exercise")), overflow="fold")
         table.add_column("status", width=len(UNTOUCHED))
         table.add_column("title, and what was found first", ratio=1)
         for outcome in (outcome for outcome in outcomes if outcome.path == path):

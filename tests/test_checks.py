@@ -284,3 +284,14 @@ def test_hints_come_in_tiers_and_the_solution_after_a_try(capsys, monkeypatch):
 def test_every_exercise_has_three_tiers_of_hints():
     assert all(len(exercise.hints) >= 3 for exercise in EXERCISES.values())
     assert len(EXERCISES) >= 8
+
+
+def test_an_optimizer_that_knows_no_groups_is_told_so():
+    class ListOnly(variants("adamw")["PlainLists"]):
+        def __init__(self, params, **hyper):
+            params = list(params)
+            self.shapes = [p.shape for p in params]  # a dict has none
+            super().__init__(params, **hyper)
+
+    codes = [finding.code for finding in check("adamw", ListOnly).findings]
+    assert codes[0] == "no-groups"

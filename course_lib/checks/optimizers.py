@@ -83,7 +83,7 @@ def _numbers(spec: Spec, candidate: Any, progress: Progress, guards: Guards) -> 
         driver = Driver(candidate, spec.walk)
         trajectory = watch.run(driver)
     except Stopped as stop:
-        findings.append(stop.finding)
+        findings.append(_without_groups(spec, candidate, stop.finding))
         if stop.finding.code in ("blank", "exits", "memory", "endless"):
             return findings
         trajectory = None
@@ -97,6 +97,27 @@ def _numbers(spec: Spec, candidate: Any, progress: Progress, guards: Guards) -> 
     else:
         findings += _located(spec, candidate, None, "")
     return findings
+
+
+def _without_groups(spec: Spec, candidate: Any, finding: Finding) -> Finding:
+    """The finding, or a plainer one if the trouble is only that the parameters come in groups."""
+    if finding.code in ("blank", "exits", "memory", "endless"):
+        return finding
+    try:
+        Driver(candidate, spec.walk)
+        return finding
+    except Stopped:
+        pass
+    try:
+        Driver(candidate, spec.small)
+    except Stopped:
+        return finding
+    return Finding(
+        "no-groups",
+        f"It works on a list of parameters but not on parameter groups, a list of dicts each with `params` and its own "
+        f"hyper-parameters. {finding.what}",
+        "torch.optim.Optimizer turns either into `self.param_groups` for you.",
+    )
 
 
 def _named(
