@@ -274,40 +274,43 @@ def _outside(spec: Spec, candidate: Any, trouble: bool, _blank: bool) -> list[Fi
     def rebind(p: Tensor) -> None:
         p.data = p.data.clone()
 
-    frozen = Driver(lambda params, **kwargs: candidate([p.requires_grad_(False) for p in params], **kwargs), spec.small)
-    for p in frozen.parameters:
-        p.requires_grad_()
+    def freeze_first(params: list[Tensor], **kwargs: Any) -> Any:
+        made = candidate([p.requires_grad_(False) for p in params], **kwargs)
+        for p in params:
+            p.requires_grad_()
+        return made
+
+    in_place = "was changed in place, as loading a checkpoint or clipping weights does"
+    rebound = "got new memory through `p.data = ...`, as `model.to(...)` does"
     cases = [
-        (frozen, lambda p: None, "has just been unfrozen"),
-        (
-            Driver(candidate, spec.small),
-            halve,
-            "was changed in place, as loading a checkpoint or clipping weights does",
-        ),
-        (Driver(candidate, spec.small), rebind, "got new memory through `p.data = ...`, as `model.to(...)` does"),
+        (freeze_first, lambda p: None, "is unfrozen after the optimizer was made", REMARK),
+        (candidate, halve, in_place, MISTAKE),
+        (candidate, rebind, rebound, MISTAKE),
     ]
-    for driver, change, what in cases:
-        values, states = [v.copy() for v in spec.small.values], [{} for _ in spec.small.values]
-        for step, row in enumerate(spec.small.gradients):
-            driver.step(step)
-            values = [
-                spec.rule(v, g, state, dict(spec.small.hypers[0]))
-                for v, g, state in zip(values, row, states, strict=True)
-            ]
-            if step == 2:
-                for p in driver.parameters:
-                    change(p)
-                values = [v * (0.5 if change is halve else 1.0) for v in values]
-        difference = agrees(spec.small, [driver.values()], [values], RIGHT)
+    findings = []
+    for make, change, what, kind in cases:
+        values: Values = [v.copy() for v in spec.small.values]
+        states: list[dict[str, Any]] = [{} for _ in values]
+        try:
+            driver = Driver(make, spec.small)
+            for step, row in enumerate(spec.small.gradients):
+                driver.step(step)
+                values = [
+                    spec.rule(v, g, state, dict(spec.small.hypers[0]))
+                    for v, g, state in zip(values, row, states, strict=True)
+                ]
+                if step == 2:
+                    for p in driver.parameters:
+                        change(p)
+                    values = [v * (0.5 if change is halve else 1.0) for v in values]
+            difference = agrees(spec.small, [driver.values()], [values], RIGHT)
+        except Stopped as stop:
+            difference = stop.finding.what
         if difference:
-            return [
-                Finding(
-                    "outside-change",
-                    f"Wrong once a parameter {what}.",
-                    "Ask the parameter itself at every step, not a copy, an address or a list made earlier.",
-                )
-            ]
-    return []
+            code = "outside-change" if kind == MISTAKE else "unfrozen"
+            hint = "Ask the parameter itself at every step, not a copy, an address or a list made earlier."
+            findings.append(Finding(code, f"Wrong once a parameter {what}.", hint, kind))
+    return findings
 
 
 def _not_a_number(spec: Spec, candidate: Any, trouble: bool, _blank: bool) -> list[Finding]:
