@@ -149,43 +149,44 @@ def _named(
     ]
 
 
-def _stages(walk: Problem) -> Iterator[tuple[str, str, str, Problem]]:
-    """From the simplest part of the walk to the whole: code, what differs, hint, problem."""
-    first_group = list(walk.groups[0])
-    everything = list(range(len(walk.values)))
-
-    def full_steps(tensors: list[int]) -> list[int]:
-        return [step for step, row in enumerate(walk.gradients) if all(row[t] is not None for t in tensors)]
-
+def _stages(complete: Problem) -> Iterator[tuple[str, str, str, Problem]]:
+    """From one tensor of the walk to all of it but the missing gradients: code, what differs, hint, problem."""
+    everything = list(range(len(complete.values)))
     yield (
         "rule",
         "One tensor, one group, a constant learning rate: the rule itself is off.",
         "Do two steps by hand, on one number, and compare what is remembered between them.",
-        walk.only([0], full_steps([0])),
+        complete.only([0]),
     )
     yield (
         "state-shared",
         "Right with one tensor, wrong with several: your tensors share something that each should have for itself.",
         "For how many tensors is the state made, and by what is it looked up?",
-        walk.only(first_group, full_steps(first_group)),
+        complete.only(list(complete.groups[0])),
     )
     yield (
         "groups",
-        "Right with one group, wrong with two: a group's own hyper-parameters are not used.",
-        "Read every hyper-parameter from the group at hand, at every step.",
-        walk.only(everything, full_steps(everything)),
+        "Right with one group, wrong with two: a group's own hyper-parameters or state are not used.",
+        "Read every hyper-parameter from the group at hand, at every step; and by what is the state looked up?",
+        complete.only(everything),
     )
     yield (
         "schedule",
         "Right with a constant learning rate, wrong once it changes.",
         "A scheduler writes into `param_groups`; read the learning rate from there at every step.",
-        walk.only(everything, full_steps(everything), constant_lr=False),
+        complete.only(everything, constant_lr=False),
+    )
+    yield (
+        "needs-contiguous",
+        "Right for contiguous parameters, wrong for one that is a transposed view.",
+        "Work on the parameter as it is: `reshape` makes a copy of it, and raw memory has another order.",
+        complete.only(everything, constant_lr=False, contiguous=False),
     )
 
 
 def _located(spec: Spec, candidate: Any, trajectory: list[Values] | None, difference: str) -> list[Finding]:
     """Where the trouble begins, when the whole walk's numbers are those of no known mistake."""
-    for code, what, hint, problem in _stages(spec.walk):
+    for code, what, hint, problem in _stages(spec.complete_walk):
         try:
             mine = Driver(candidate, problem).run()
         except Stopped as stop:
@@ -197,9 +198,9 @@ def _located(spec: Spec, candidate: Any, trajectory: list[Values] | None, differ
                 return [
                     Finding(
                         "low-precision",
-                        f"Nearly right: the numbers are off by less than {ROUNDED:.0%}, as if the state or the arithmetic "
-                        f"kept only a few digits. {there}",
-                        "In which dtype is the state kept? Is a small term left out?",
+                        f"Nearly right: the numbers are off by less than {ROUNDED:.0%}. Either the state or the arithmetic "
+                        f"keeps only a few digits, or a small term is off. {there}",
+                        "In which dtype is the state kept? Is something clipped, or changed a little from step to step?",
                     )
                 ]
             return named or [

@@ -37,16 +37,17 @@ class Problem:
         owner = {tensor: index for index, group in enumerate(self.groups) for tensor in group}
         return [owner[tensor] for tensor in range(len(self.values))]
 
-    def only(self, tensors: Sequence[int], steps: Sequence[int], constant_lr: bool = True) -> Problem:
-        """The same problem with some of the tensors and some of the steps, the schedule left out by default."""
+    def only(self, tensors: Sequence[int], *, constant_lr: bool = True, contiguous: bool = True) -> Problem:
+        """The same problem with some of its tensors, by default without the schedule and the odd memory layouts."""
         group_of = self.group_of
         kept = sorted({group_of[tensor] for tensor in tensors})
         return Problem(
             [self.values[tensor] for tensor in tensors],
             [[new for new, tensor in enumerate(tensors) if group_of[tensor] == group] for group in kept],
             [self.hypers[group] for group in kept],
-            [[self.gradients[step][tensor] for tensor in tensors] for step in steps],
-            [1.0 if constant_lr else self.lr_factors[step] for step in steps],
+            [[row[tensor] for tensor in tensors] for row in self.gradients],
+            [1.0] * len(self.lr_factors) if constant_lr else self.lr_factors,
+            frozenset() if contiguous else frozenset(tensors.index(tensor) for tensor in self.transposed),
         )
 
 
@@ -59,12 +60,13 @@ ALL_ZERO = {(5, 0), (2, 3)}
 LR_FACTORS = (1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 1.7, 1.7, 1.7, 0.3, 0.3)
 
 
-def walk(first: Hyper, second: Hyper, seed: int = 7) -> Problem:
+def walk(first: Hyper, second: Hyper, seed: int = 7, complete: bool = False) -> Problem:
     """Two groups, six tensors, twelve steps: everything that tells one trajectory from another.
 
     Square tensors of equal shape within a group and across groups, one of them not contiguous; a vector, a scalar;
-    gradients from far above eps to far below it, one element that stays at zero with a gradient of zero, whole
-    gradients of zeros, missing gradients, a learning rate that moves.
+    gradients from far above eps to far below it; one element that stays at zero with a gradient of zero, one with a
+    gradient at every other step; whole gradients of zeros, missing gradients (none if ``complete``), a learning rate
+    that moves.
     """
     rng = np.random.default_rng(seed)
     values = [rng.uniform(0.5, 3.0, shape) * rng.choice((-1.0, 1.0), shape) for shape in SHAPES]
@@ -78,9 +80,10 @@ def walk(first: Hyper, second: Hyper, seed: int = 7) -> Problem:
             gradient = SCALES[tensor] * (0.7 * drift[tensor] + rng.normal(size=shape)) * (1.0 + step % 3)
             if tensor == 0:
                 gradient[0, 0] = 0.0
+                gradient[1, 1] *= step % 2
             if (step, tensor) in ALL_ZERO:
                 gradient = np.zeros(shape)
-            row.append(None if (step, tensor) in MISSING else np.asarray(gradient))
+            row.append(None if (step, tensor) in MISSING and not complete else np.asarray(gradient))
         gradients.append(row)
     return Problem(values, GROUPS, [first, second], gradients, LR_FACTORS, frozenset({4}))
 

@@ -45,6 +45,11 @@ class Spec:
         return walk(*self.groups)
 
     @cached_property
+    def complete_walk(self) -> Problem:
+        """The walk with every gradient there."""
+        return walk(*self.groups, complete=True)
+
+    @cached_property
     def small(self) -> Problem:
         """Six steps of one vector: for probes that compare a candidate with itself."""
         return single(self.groups[0], steps=6)

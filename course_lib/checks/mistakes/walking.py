@@ -14,6 +14,12 @@ def _first_group(c: SimpleNamespace, names: tuple[str, ...]) -> dict[str, np.nda
     return {name: np.full_like(value, value[c.group == 0][0]) if name in names else value for name, value in c.h.items()}
 
 
+def _constructor(c: SimpleNamespace, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """The hyper-parameters, those in ``names`` as the constructor got them: the walk's last group has them."""
+    last = c.group == c.group.max()
+    return {name: np.full_like(value, value[last][0]) if name in names else value for name, value in c.h.items()}
+
+
 def _before_missing(c: SimpleNamespace, within_group: bool) -> np.ndarray:
     """Where a loop that stops at the first missing gradient has still been."""
     missing = np.flatnonzero(~c.has)
@@ -66,9 +72,10 @@ def walking(hyper_names: tuple[str, ...], counts_steps: bool) -> tuple:
               h=lambda c: _first_group(c, hyper_names)),
         known("group-lr-ignored", "the first group's learning rate used for every group",
               "Read lr from the group at hand.", h=lambda c: _first_group(c, ("lr",))),
-        known("last-group-only", "the last group's hyper-parameters used for every group",
-              "Which `group` does each parameter belong to when its hyper-parameters are read?",
-              h=lambda c: {name: np.full_like(value, value[c.group == c.group.max()][0]) for name, value in c.h.items()}),
+        known("last-group-only", "the hyper-parameters of the constructor, which are the last group's here, used for every group",
+              "Which `group` does each parameter belong to when its hyper-parameters are read?", h=lambda c: _constructor(c, hyper_names)),
+        known("skips-zero-entries", "elements left alone, moments and all, where their gradient is zero: SparseAdam's rule",
+              "A gradient of zero is a gradient. Which of the averages must still move?", active=lambda c: c.has & (c.g != 0)),
         known("returns-after-first-group", "a walk that ends after the first group", "How far is `return` indented?", active=lambda c: c.has & (c.group == 0)),
         known("last-parameter-forgotten", "a walk that leaves out the last parameter of each group", "How far does your index run?",
               active=lambda c: c.has & ~_last_of_group(c)),
@@ -88,16 +95,17 @@ def walking(hyper_names: tuple[str, ...], counts_steps: bool) -> tuple:
               "A gradient of zeros is a gradient. Which of the averages must still move?",
               active=lambda c: c.has & (c.total(np.abs(c.g)) > 0)),
     ]
-    if "weight_decay" in hyper_names:
-        mistakes.append(known("group-decay-ignored", "the first group's weight_decay used for every group",
-                              "Read weight_decay from the group at hand.", h=lambda c: _first_group(c, ("weight_decay",))))
-    betas = tuple(name for name in hyper_names if name.startswith(("beta", "alpha", "momentum")))
-    if betas:
-        mistakes.append(known("group-betas-ignored", "the first group's decay rates used for every group",
-                              "Read them from the group at hand.", h=lambda c: _first_group(c, betas)))
-    if "eps" in hyper_names:
-        mistakes.append(known("group-eps-ignored", "the first group's eps used for every group",
-                              "Read eps from the group at hand.", h=lambda c: _first_group(c, ("eps",))))
+    betas = tuple(name for name in hyper_names if name.startswith(("beta", "alpha", "momentum", "dampening")))
+    parts = {"lr": ("lr",), "decay": ("weight_decay",), "betas": betas, "eps": ("eps",), "betas-and-eps": (*betas, "eps")}
+    for part, names in parts.items():
+        if set(names) <= set(hyper_names):
+            said = " and ".join(sorted({name.rstrip("01") for name in names}))
+            hint = "Read it from the group at hand, at every step."
+            if part not in ("lr", "betas-and-eps"):
+                mistakes.append(known(f"group-{part}-ignored", f"the first group's {said} used for every group", hint,
+                                      h=lambda c, names=names: _first_group(c, names)))
+            mistakes.append(known(f"constructor-{part}", f"the {said} that the constructor got, used for every group", hint,
+                                  h=lambda c, names=names: _constructor(c, names)))
     if counts_steps:
         mistakes += [
             known("step-count-shared", "one step count for all parameters, which also advances where the gradient is missing",
