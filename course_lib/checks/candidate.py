@@ -79,7 +79,7 @@ def describe(error: BaseException, doing: str) -> Finding:
         return Finding(
             "signature",
             what,
-            "The class is used as torch's: see the exercise for its arguments, their names and their order.",
+            "See the exercise for the arguments, their names and their order.",
         )
     return Finding("raises", what, "Read the line it names, with the shapes and types it has there.")
 

@@ -28,7 +28,7 @@ def _numeric(right: Callable[..., np.ndarray], cases: Sequence[dict[str, Any]], 
             return [
                 Finding(
                     "wrong-type",
-                    f"check needs your function itself; this is a {type(candidate).__name__}.",
+                    f"check needs your function itself; this is of type {type(candidate).__name__}.",
                     "Pass the function, without parentheses.",
                 )
             ]
@@ -60,7 +60,7 @@ def _numeric(right: Callable[..., np.ndarray], cases: Sequence[dict[str, Any]], 
                     return [
                         Finding(
                             "wrong-result",
-                            f"The function returns a {type(result).__name__} instead of a tensor.",
+                            f"The function returns {type(result).__name__} instead of a tensor.",
                             "What does the exercise ask to return?",
                         )
                     ]
@@ -358,7 +358,7 @@ def _decay_groups(candidate: Any, progress: Progress) -> list[Finding]:
         return [
             Finding(
                 "wrong-type",
-                f"check needs your function itself; this is a {type(candidate).__name__}.",
+                f"check needs your function itself; this is of type {type(candidate).__name__}.",
                 "Pass the function, without parentheses.",
             )
         ]

@@ -107,7 +107,7 @@ def judge_number(exercise: str, value: Any) -> list[Finding]:
         return [
             Finding(
                 "wrong-type",
-                f"The answer is a number of {answer.unit}; this is a {type(value).__name__}: {value!r}.",
+                f"The answer is a number of {answer.unit}; this is of type {type(value).__name__}: {value!r}.",
                 "Give a plain number, without its unit.",
             )
         ]
@@ -117,7 +117,7 @@ def judge_number(exercise: str, value: Any) -> list[Finding]:
         return [
             Finding(
                 "wrong-type",
-                f"The answer is a number of {answer.unit}; this is a {type(value).__name__}.",
+                f"The answer is a number of {answer.unit}; this is of type {type(value).__name__}.",
                 "Give a plain number.",
             )
         ]

@@ -61,7 +61,7 @@ def judge_optimizer(
 def _kind(value: Any) -> str:
     if isinstance(value, torch.optim.Optimizer):
         return f"an instance of {type(value).__name__}"
-    return f"a {type(value).__name__}"
+    return f"of type {type(value).__name__}"
 
 
 def _in_order(findings: list[Finding]) -> list[Finding]:

@@ -252,6 +252,8 @@ _UPDATE = (
           update=lambda c: c.h["lr"] * c.m_hat / c.denominator * (c.m_hat * c.g > 0) / np.maximum(c.mean(c.m_hat * c.g > 0), 1e-3)),
     known("gradient-centralised", "gradients of matrices with their row means taken off", "Adam takes the gradient as it comes.",
           g=lambda c: np.where(c.dims >= 2, c.g - c.row_mean(c.g), c.g)),
+    known("plain-descent", "plain gradient descent: lr times the gradient, no moments", "Where do m and v come in?", update=lambda c: c.h["lr"] * c.g),
+    known("no-denominator", "a step of lr times m_hat that nothing divides: momentum alone", "What is v for?", update=lambda c: c.h["lr"] * c.m_hat),
     known("ascends", "a step uphill: the update is added", "Which way is down?", p=lambda c: c.decayed + c.update),
     known("lr-missing", "a step without the learning rate", "What scales the update?", update=lambda c: c.m_hat / c.denominator),
     known("lr-twice", "a learning rate that is applied twice", "Count the factors lr.", update=lambda c: c.h["lr"] ** 2 * c.m_hat / c.denominator),
