@@ -15,8 +15,6 @@ class Exercise:
         notebook: the exercise notebook it stands in, without folder and ending.
         answer: the name that the learner's answer is bound to.
         kind: ``optimizer`` (a class), ``function`` or ``number``.
-        level: 1 (warm-up), 2 (interview) or 3 (hard interview).
-        minutes: how long it takes, roughly.
         hints: tiers, from a question to all but the answer.
     """
 
@@ -25,14 +23,12 @@ class Exercise:
     notebook: str
     answer: str
     kind: str
-    level: int
-    minutes: int
     hints: tuple[str, ...]
 
 
 _ALL = (
     Exercise(
-        "momentum", "SGD with momentum", "02_momentum", "SGD", "optimizer", 1, 15,
+        "momentum", "SGD with momentum", "02_momentum", "SGD", "optimizer",
         (
             "What does the buffer hold after the very first step: the gradient, or a fraction of it?",
             "torch's buffer is a sum with gain 1 / (1 - momentum): `buf = momentum * buf + (1 - dampening) * g`, "
@@ -42,7 +38,7 @@ _ALL = (
         ),
     ),
     Exercise(
-        "rmsprop", "RMSProp", "03_adaptive_rates", "RMSprop", "optimizer", 1, 15,
+        "rmsprop", "RMSProp", "03_adaptive_rates", "RMSprop", "optimizer",
         (
             "Which average does the denominator come from: of gradients, or of their squares? Where does eps go?",
             "`v = alpha * v + (1 - alpha) * g**2`, then divide the gradient by `sqrt(v) + eps`: eps outside the root, "
@@ -52,7 +48,7 @@ _ALL = (
         ),
     ),
     Exercise(
-        "bias_corrected_moment", "One bias-corrected moment", "04_adam", "bias_corrected_moment", "function", 1, 10,
+        "bias_corrected_moment", "One bias-corrected moment", "04_adam", "bias_corrected_moment", "function",
         (
             "If every gradient so far were 1, what would m be after t steps, and what should the estimate be?",
             "The weights of the average sum to (1 - beta) * (1 + beta + ... + beta^(t-1)). Add up the geometric series.",
@@ -60,7 +56,7 @@ _ALL = (
         ),
     ),
     Exercise(
-        "efficient_step", "Adam's efficient step", "04_adam", "efficient_step", "function", 2, 15,
+        "efficient_step", "Adam's efficient step", "04_adam", "efficient_step", "function",
         (
             "Write out m_hat / (sqrt(v_hat) + eps) with both corrections in it. Which factors can leave the fraction?",
             "Multiply numerator and denominator by sqrt(1 - beta2^t): what happens to eps?",
@@ -68,7 +64,7 @@ _ALL = (
         ),
     ),
     Exercise(
-        "adam", "Adam, guided", "04_adam", "Adam", "optimizer", 1, 20,
+        "adam", "Adam, guided", "04_adam", "Adam", "optimizer",
         (
             "Which three things must be remembered for each parameter between steps?",
             "Per parameter: t, m, v. Correct both moments by 1 - beta^t, and add eps after the root.",
@@ -77,7 +73,7 @@ _ALL = (
         ),
     ),
     Exercise(
-        "adam_blank", "Adam, blank page", "04_adam", "Adam", "optimizer", 2, 25,
+        "adam_blank", "Adam, blank page", "04_adam", "Adam", "optimizer",
         (
             "What does torch.optim.Optimizer do for you, and what does it leave to you?",
             "Subclass torch.optim.Optimizer: its state and param_groups make state_dict and load_state_dict work. "
@@ -87,7 +83,7 @@ _ALL = (
         ),
     ),
     Exercise(
-        "adam_state_bytes", "The bytes Adam remembers", "04_adam", "state_bytes", "number", 1, 5,
+        "adam_state_bytes", "The bytes Adam remembers", "04_adam", "state_bytes", "number",
         (
             "How many numbers does Adam keep beside each parameter, and how many bytes is a float32?",
             "Two float32 numbers per parameter: m and v. The weights, the gradients and a master copy are not asked for.",
@@ -95,7 +91,7 @@ _ALL = (
         ),
     ),
     Exercise(
-        "adamw", "AdamW, guided", "05_adamw", "AdamW", "optimizer", 1, 15,
+        "adamw", "AdamW, guided", "05_adamw", "AdamW", "optimizer",
         (
             "If the loss gradient is exactly zero, what should one step do to a weight?",
             "The moments see the bare gradient. The decay multiplies the weight by 1 - lr * weight_decay, once per step.",
@@ -103,7 +99,7 @@ _ALL = (
         ),
     ),
     Exercise(
-        "adamw_blank", "AdamW, blank page", "05_adamw", "AdamW", "optimizer", 2, 25,
+        "adamw_blank", "AdamW, blank page", "05_adamw", "AdamW", "optimizer",
         (
             "What must survive a checkpoint for the next step to be the same?",
             "Subclass torch.optim.Optimizer and keep everything in self.state and self.param_groups; read lr from the group at each step.",
@@ -111,7 +107,7 @@ _ALL = (
         ),
     ),
     Exercise(
-        "adamw_bug", "A bug to find in an AdamW", "05_adamw", "RepairedAdamW", "optimizer", 2, 15,
+        "adamw_bug", "A bug to find in an AdamW", "05_adamw", "RepairedAdamW", "optimizer",
         (
             "With one tensor this optimizer is exactly AdamW. What is different when the model has two?",
             "Print the step count after one call of step() on a model with three tensors.",
@@ -119,7 +115,7 @@ _ALL = (
         ),
     ),
     Exercise(
-        "decay_steps", "How long weight decay takes", "05_adamw", "steps", "number", 1, 5,
+        "decay_steps", "How long weight decay takes", "05_adamw", "steps", "number",
         (
             "By which factor does a weight without gradient shrink in one step of torch's AdamW?",
             "After n steps it is (1 - lr * weight_decay)^n. Set that equal to 1/e.",
@@ -127,7 +123,7 @@ _ALL = (
         ),
     ),
     Exercise(
-        "decay_groups", "Which parameters decay", "05_adamw", "decay_groups", "function", 2, 15,
+        "decay_groups", "Which parameters decay", "05_adamw", "decay_groups", "function",
         (
             "Which shapes do norm gains and biases have, and which do weight matrices have?",
             "Go over the model's parameters, not over names: tied weights come once, frozen ones are left out.",

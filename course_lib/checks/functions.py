@@ -10,30 +10,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from course_lib.checks.candidate import Stopped, watched
+from course_lib.checks.candidate import RIGHT, Stopped, watched
 from course_lib.checks.guards import Guards
 from course_lib.checks.report import Finding
 
 Progress = Callable[[str], None]
 Known = tuple[str, str, str, Callable[..., np.ndarray]]  # code, what, hint, the mistake itself
 
-RIGHT = 1e-6
-
 
 def _numeric(right: Callable[..., np.ndarray], cases: Sequence[dict[str, Any]], known: Sequence[Known]):
     """A judge for a function of tensors and numbers that returns one tensor."""
 
     def judge(candidate: Any, progress: Progress) -> list[Finding]:
-        if isinstance(candidate, type) or not callable(candidate):
-            return [
-                Finding(
-                    "wrong-type",
-                    f"check needs your function itself; this is of type {type(candidate).__name__}.",
-                    "Pass the function, without parentheses.",
-                )
-            ]
+        if findings := _not_a_function(candidate):
+            return findings
         progress("calling the function")
-        findings: list[Finding] = []
         results = []
         with Guards(watch_production=False) as guards:
             for case in cases:
@@ -81,6 +72,14 @@ def _numeric(right: Callable[..., np.ndarray], cases: Sequence[dict[str, Any]], 
         return list({finding.code: finding for finding in findings}.values())
 
     return judge
+
+
+def _not_a_function(candidate: Any) -> list[Finding]:
+    """A finding if the candidate is no function; the empty list, to which more is added, if it is one."""
+    if callable(candidate) and not isinstance(candidate, type):
+        return []
+    what = f"check needs your function itself; this is of type {type(candidate).__name__}."
+    return [Finding("wrong-type", what, "Pass the function, without parentheses.")]
 
 
 def _said(case: dict[str, Any]) -> str:
@@ -354,14 +353,8 @@ class _Tied(nn.Module):
 
 
 def _decay_groups(candidate: Any, progress: Progress) -> list[Finding]:
-    if isinstance(candidate, type) or not callable(candidate):
-        return [
-            Finding(
-                "wrong-type",
-                f"check needs your function itself; this is of type {type(candidate).__name__}.",
-                "Pass the function, without parentheses.",
-            )
-        ]
+    if findings := _not_a_function(candidate):
+        return findings
     progress("splitting a model's parameters")
     with torch.random.fork_rng(devices=[]):
         model = _Tied()

@@ -25,8 +25,6 @@ START_UP = 60.0  # until the first probe; a fresh interpreter has to import torc
 MEMORY = 2 * 2**30  # bytes a candidate may take beyond what the process already maps
 PRINTED = 1_000_000  # characters after which printing is remarked upon
 
-Judge = Callable[[Any, Callable[[str], None]], list[Finding]]
-
 
 def run(
     exercise: str,

@@ -167,8 +167,9 @@ for step in (1, 10, 100, 1000):
 assert np.allclose(v_hat[[0, 9, 99, 999]].mean(axis=1), 1, atol=0.05)
 
 # %% [markdown]
-# The mean is right from the first step. The scale of a single parameter is not: at $t=1$ it can be fifteen times too
-# large. Warmup may answer that; bias correction does not. (Both are Adam's; AdamW inherits them.)
+# The mean is right from the first step. The scale of a single parameter is not: at $t=1$ one in twenty is more than
+# seventeen times too large. (There the step is still lr, since $\hat m$ scatters along with it; a few steps later it
+# need not be.) Warmup may answer that; bias correction does not. Both are Adam's; AdamW inherits them.
 #
 # ### 3.5 The first step is lr times the sign
 #
