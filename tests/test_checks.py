@@ -134,7 +134,7 @@ def test_what_the_guided_version_does_not_ask_for_is_a_remark_there_and_required
 @pytest.mark.parametrize("path", sorted((ROOT / "exercises").glob("*.ipynb")), ids=lambda path: path.stem)
 def test_every_blank_fails_and_every_solution_passes(path):
     """The blank, cut from the solution's text, is not passed; the executed solution's stored reports are."""
-    from tools.notebooks import exercise_form
+    from course_lib.sources import exercise_form
 
     blank = exercise_form(ROOT / "solutions" / "source" / f"{path.stem}.py")
     namespace: dict = {}

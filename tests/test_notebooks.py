@@ -8,9 +8,10 @@ import jupytext
 import nbformat
 import pytest
 from notebook_guards import faults, faults_of_metadata
-from tools.notebooks import ROOT, as_text, exercise_form, exercise_of, is_solution, sources, target_of
+from tools.notebooks import ROOT, exercise_of, sources, target_of
 
 from course_lib import blanks
+from course_lib.sources import as_text, exercise_form, is_solution
 
 SOURCES = sources()
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tools import matrix, notebooks
 
-from course_lib import blanks
+from course_lib import blanks, sources
 
 HEADER = """\
 # ---
@@ -117,7 +117,7 @@ def test_no_line_of_an_answer_survives_and_no_other_line_is_lost(blocks):
 
 
 def test_cells_go_where_their_tags_say(source):
-    solution, exercise = notebooks.executed_form(source), notebooks.exercise_form(source)
+    solution, exercise = sources.executed_form(source), sources.exercise_form(source)
     assert "Try it" not in str(solution.cells) and "Two numbers" in str(solution.cells)
     assert "Try it" in str(exercise.cells) and "Two numbers" not in str(exercise.cells)
     assert [answer.untouched for answer in blanks.answers(exercise)["pair"]] == [True]
@@ -155,9 +155,9 @@ def test_building_twice_changes_no_byte_and_force_executes_again(source):
 
 def test_equal_cells_have_ids_of_their_own_that_are_the_same_in_every_build(source):
     source.write_text(HEADER + "# %%\n1\n\n# %%\n1\n\n# %% [markdown]\n# 1\n")
-    ids = [cell.id for cell in notebooks.executed_form(source).cells]
+    ids = [cell.id for cell in sources.executed_form(source).cells]
     assert len(set(ids)) == 3
-    assert ids == [cell.id for cell in notebooks.executed_form(source).cells]
+    assert ids == [cell.id for cell in sources.executed_form(source).cells]
 
 
 def test_a_change_of_the_text_is_executed_and_what_jupyter_added_is_cleaned_away(source):

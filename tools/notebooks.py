@@ -9,7 +9,6 @@ the stored outputs, change with every run. What someone wrote into an .ipynb is 
 
 import argparse
 import dataclasses
-import hashlib
 import os
 import re
 import sys
@@ -18,7 +17,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jupytext
 import nbformat
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
@@ -26,9 +24,9 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
 from course_lib import blanks
+from course_lib.sources import as_text, executed_form, exercise_form, finish, is_solution
 
 ROOT = Path(__file__).resolve().parent.parent
-KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 SECONDS_PER_NOTEBOOK = 60
 SECONDS_PER_CELL = 600  # only stops what hangs; how long a cell may take is for its author to judge
 
@@ -67,39 +65,6 @@ def target_of(source: Path) -> Path:
 def exercise_of(source: Path) -> Path:
     """The blank that belongs to the source of a solution."""
     return source.parent.parent.parent / "exercises" / f"{source.stem}.ipynb"
-
-
-def is_solution(source: Path) -> bool:
-    """True for the source of a solution, from which an exercise is cut."""
-    return source.parent.parent.name == "solutions"
-
-
-def read_source(source: Path) -> nbformat.NotebookNode:
-    """The cells of a py:percent file, as a notebook without outputs; of the cells' metadata only the tags are kept."""
-    notebook = jupytext.read(source, fmt="py:percent")
-    notebook.metadata = {}
-    notebook.cells = [cell for cell in notebook.cells if cell.source.strip()]
-    for cell in notebook.cells:
-        cell.metadata = {"tags": list(cell.metadata.tags)} if cell.metadata.get("tags") else {}
-    return notebook
-
-
-def executed_form(source: Path) -> nbformat.NotebookNode:
-    """What `target_of(source)` holds, before it is executed."""
-    written = read_source(source)
-    cells = blanks.solution_notebook(written) if is_solution(source) else written
-    return _finish(blanks.mark_generated(cells))
-
-
-def exercise_form(source: Path) -> nbformat.NotebookNode:
-    """What `exercise_of(source)` holds."""
-    return _finish(blanks.exercise_notebook(read_source(source)))
-
-
-def as_text(notebook: nbformat.NotebookNode) -> str:
-    """The notebook as it stands on disk; raises nbformat.ValidationError if it is no valid notebook."""
-    nbformat.validate(notebook)
-    return nbformat.writes(notebook, indent=1, ensure_ascii=False) + "\n"
 
 
 def same_cells(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -192,7 +157,7 @@ def _execute(notebook: nbformat.NotebookNode, path: Path) -> tuple[nbformat.Note
         raise _failure(notebook, index, path, "ended the kernel; the machine may be short of memory") from None
     finally:
         _progress("")
-    return _finish(notebook), time.perf_counter() - start
+    return finish(notebook), time.perf_counter() - start
 
 
 def _failure(notebook: nbformat.NotebookNode, index: int, path: Path, reason: str) -> BuildError:
@@ -200,22 +165,6 @@ def _failure(notebook: nbformat.NotebookNode, index: int, path: Path, reason: st
     left = f"{_name(path)} was left as it was." if path.exists() else f"{_name(path)} was not written."
     indented = "\n".join(f"  {line}" for line in reason.splitlines())
     return BuildError(f"{_name(path)}: cell {index + 1} failed, which begins with {first!r}:\n{indented}\n{left}")
-
-
-def _finish(notebook: Mapping[str, Any]) -> nbformat.NotebookNode:
-    """Make every run give the same bytes: ids that follow from the content, and no metadata but what is needed."""
-    finished = nbformat.from_dict(notebook)
-    finished.nbformat, finished.nbformat_minor = 4, 5
-    finished.metadata = nbformat.from_dict({
-        "course": finished.metadata.course, "kernelspec": KERNELSPEC, "language_info": {"name": "python"}})
-    seen: dict[str, int] = {}
-    for cell in finished.cells:
-        content = f"{cell.cell_type}\n{cell.source}"
-        seen[content] = seen.get(content, 0) + 1
-        cell.id = hashlib.sha256(f"{content}\n{seen[content]}".encode()).hexdigest()[:8]
-        kept = {key: cell.metadata[key] for key in ("course", "tags") if key in cell.metadata}
-        cell.metadata = nbformat.from_dict(kept)
-    return finished
 
 
 def _is_someones(path: Path, new: Mapping[str, Any]) -> bool:
