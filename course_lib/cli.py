@@ -28,6 +28,7 @@ except ModuleNotFoundError as missing:
         "(in a checkout: pip install -e '.[cli]')."
     ) from None
 
+from course_lib import carry
 from course_lib.checks.exercises import EXERCISES
 from course_lib.run_answers import NOT_YET, PASSED, UNTOUCHED, BadInput, Outcome, Source, judge, read
 
@@ -62,6 +63,7 @@ def lab(context: typer.Context) -> None:
     except BadInput as error:
         print(error, file=sys.stderr)
         raise typer.Exit(NOT_PASSED) from None
+    carry.prepare(root)
     command = [
         sys.executable, "-m", "jupyterlab",
         f"--ServerApp.root_dir={root}",
@@ -129,6 +131,27 @@ def check(
     for problem in problems:
         print(problem, file=sys.stderr)
     raise typer.Exit(BAD_INPUT if problems else 0 if passed == len(outcomes) else NOT_PASSED)
+
+
+@app.command()
+def reset(exercise: Annotated[str, typer.Argument(metavar="EXERCISE", help="The id of the exercise.")]) -> None:
+    """Make an exercise blank again. What you wrote is copied to exercises/kept first.
+
+    Exit code: 0 done, 2 there is no such exercise, or its notebook cannot be written.
+    """
+    from course_lib import reset as module  # needs jupytext, which no other command waits for
+
+    try:
+        if exercise not in EXERCISES:
+            raise BadInput(_unknown(exercise))
+        outcome = module.reset(exercise, course_folder())
+    except (BadInput, module.CannotReset) as error:
+        print(error, file=sys.stderr)
+        raise typer.Exit(BAD_INPUT) from None
+    print(f"{_short(outcome.notebook)} {outcome.done}")
+    if outcome.copy:
+        print(f"As it was before: {_short(outcome.copy)}")
+        print("Is the notebook open in JupyterLab? Then: File > Reload Notebook from Disk.")
 
 
 def course_folder() -> Path:

@@ -425,6 +425,13 @@ def test_lab_without_a_browser_asks_for_none(launched, monkeypatch):
     assert "--no-browser" in launched
 
 
+def test_lab_prepares_the_clone_for_updates(launched, here, monkeypatch):
+    prepared: list[Path] = []
+    monkeypatch.setattr(cli.carry, "prepare", prepared.append)
+    course("lab")
+    assert prepared == [here]
+
+
 def test_lab_says_what_is_missing(launched, here, monkeypatch):
     find_spec = cli.importlib.util.find_spec
     with monkeypatch.context() as patch:
@@ -455,7 +462,7 @@ def test_lab_really_starts_prints_its_address_and_stops_at_ctrl_c(tmp_path):
     names = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")
     process = subprocess.Popen(
         [sys.executable, "-m", "course_lib.cli", "lab", "--no-browser", "--port-retries=50"],
-        env=os.environ | {name: str(tmp_path / name) for name in names},
+        env=os.environ | {name: str(tmp_path / name) for name in names} | {"GIT_DIR": str(tmp_path)},  # not this clone's
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )
     try:
