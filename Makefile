@@ -21,7 +21,7 @@ NOTEBOOKS = $(wildcard $(patsubst %.py,%.ipynb,$(subst /source/,/,$(SOURCES))))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help lab test test-matrix notebooks
+.PHONY: help lab test test-matrix notebooks colab
 
 help: ## list the targets
 	@echo "make TARGET, with one of"
@@ -30,7 +30,7 @@ help: ## list the targets
 lab: .venv/installed-lab ## open JupyterLab on the first notebook
 	@.venv/bin/course lab $(LAB_ARGS)
 
-test: .venv/installed-test ## run all tests, and every notebook and solution against its stored outputs
+test: .venv/installed-test .venv/installed-colab ## run all tests, and every notebook and solution against its stored outputs
 	@$(RUN) -m pytest --nbval --nbval-current-env tests $(NOTEBOOKS)
 
 test-matrix: .venv/installed-test ## run notebooks and solutions on every instruction set and thread count
@@ -38,6 +38,9 @@ test-matrix: .venv/installed-test ## run notebooks and solutions on every instru
 
 notebooks: .venv/installed-test ## build notebooks, solutions and exercises from their sources
 	@$(RUN) -m tools.notebooks $(if $(FORCE),--force)
+
+colab: .venv/installed-test ## write notebooks for Colab into dist/colab, with the library inside
+	@$(RUN) -m tools.colab
 
 $(MADE):
 	@"$(PYTHON)" -c "import sys; sys.exit(sys.version_info < (3, 11))" 2>/dev/null || { \
@@ -55,3 +58,9 @@ $(MADE):
 	@$(RUN) -m pip install --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[$*]'
 	@$(RUN) -m ipykernel install --sys-prefix --name python3 --display-name "Python 3 (ipykernel)" >/dev/null
 	@touch $@ $(if $(filter test,$*),.venv/installed-lab)
+
+# What Colab has in place of our own pins, in a folder of its own: tests/test_colab.py puts it before the rest.
+.venv/installed-colab: tests/colab-pins.txt .venv/installed-test
+	@$(RUN) -m pip install --disable-pip-version-check --quiet $(PIP_ARGS) --no-deps --upgrade \
+		--target .venv/colab -r tests/colab-pins.txt
+	@touch $@

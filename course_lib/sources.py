@@ -10,7 +10,7 @@ from typing import Any
 import jupytext
 import nbformat
 
-from course_lib import blanks
+from course_lib import blanks, colab
 
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
@@ -34,18 +34,26 @@ def executed_form(source: Path) -> nbformat.NotebookNode:
     """The notebook or solution of a source, before it is executed. Raises blanks.MarkerError."""
     written = read_source(source)
     cells = blanks.solution_notebook(written) if is_solution(source) else written
-    return finish(blanks.mark_generated(cells))
+    return _finish_for(source, cells, "solutions" if is_solution(source) else "notebooks")
 
 
 def exercise_form(source: Path) -> nbformat.NotebookNode:
     """The blank that belongs to the source of a solution. Raises blanks.MarkerError."""
-    return finish(blanks.exercise_notebook(read_source(source)))
+    return _finish_for(source, blanks.exercise_notebook(read_source(source)), "exercises")
 
 
 def as_text(notebook: nbformat.NotebookNode) -> str:
     """The notebook as it stands on disk; raises nbformat.ValidationError if it is no valid notebook."""
     nbformat.validate(notebook)
     return nbformat.writes(notebook, indent=1, ensure_ascii=False) + "\n"
+
+
+def _finish_for(source: Path, notebook: Mapping[str, Any], folder: str) -> nbformat.NotebookNode:
+    """The notebook as it stands in its folder: where the course has an address, it can be opened in Colab."""
+    if address := colab.repository(source.parents[2]):
+        badge = colab.badge(address, f"{folder}/{source.stem}.ipynb")
+        notebook = colab.with_first_cell(notebook, colab.cell_for_address(address), badge)
+    return finish(blanks.mark_generated(dict(notebook)))
 
 
 def finish(notebook: Mapping[str, Any]) -> nbformat.NotebookNode:
@@ -59,6 +67,6 @@ def finish(notebook: Mapping[str, Any]) -> nbformat.NotebookNode:
         content = f"{cell.cell_type}\n{cell.source}"
         seen[content] = seen.get(content, 0) + 1
         cell.id = hashlib.sha256(f"{content}\n{seen[content]}".encode()).hexdigest()[:8]
-        kept = {key: cell.metadata[key] for key in ("course", "tags") if key in cell.metadata}
+        kept = {key: cell.metadata[key] for key in ("cellView", "course", "tags") if key in cell.metadata}
         cell.metadata = nbformat.from_dict(kept)
     return finished
