@@ -31,23 +31,38 @@ _MOMENTUM_VARIANTS = (
     {"lr": 0.5, "weight_decay": 0.3, "maximize": True},
     {"lr": 0.1, "momentum": 0.99, "weight_decay": 0.01},
 )
+_DECOUPLED = {"lr": 0.1, "weight_decay": 0.5, "decoupled_weight_decay": True}
 VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
     "sgd": ({"lr": 1.0, "weight_decay": 0.5}, {"lr": 1e-6, "maximize": True}, {"momentum": 0.5, "dampening": 0.5}),
     "momentum": (
         *_MOMENTUM_VARIANTS,
         {"lr": 0.3, "momentum": 0.8, "dampening": 0.8},
         {"lr": 0.1, "momentum": 0.5, "dampening": -1.0, "weight_decay": 0.1},
+        {"lr": 0.1, "momentum": 0.95, "nesterov": True, "weight_decay": 0.1},
     ),
     "nesterov": _MOMENTUM_VARIANTS,
+    "adagrad": (
+        {"lr": 1.0, "lr_decay": 0.1, "eps": 1.0, "weight_decay": 0.3},
+        {"lr": 0.3, "initial_accumulator_value": 0.1, "maximize": True},
+    ),
     "rmsprop": (
         {"lr": 0.3, "alpha": 0.0, "eps": 1.0, "weight_decay": 0.1},
         {"lr": 0.1, "momentum": 0.9, "alpha": 0.9, "maximize": True},
         {"lr": 0.1, "centered": True, "eps": 1e-3},
         {"lr": 1.0, "centered": True, "momentum": 0.5, "alpha": 0.5, "eps": 0.1, "weight_decay": 0.1},
     ),
+    "adadelta": (
+        {"lr": 0.5, "rho": 0.99, "eps": 1e-2, "weight_decay": 0.1},
+        {"lr": 10.0, "rho": 0.0, "eps": 1e-9, "maximize": True},
+    ),
     "adam": (*_ADAM_VARIANTS, {"amsgrad": True}),
     "amsgrad": _ADAM_VARIANTS,
     "adamw": (*_ADAM_VARIANTS, {"amsgrad": True, "lr": 0.1}),
+    "adamax": _ADAM_VARIANTS,
+    "nadam": (*_ADAM_VARIANTS, _DECOUPLED, {"lr": 0.3, "betas": (0.5, 0.9), "momentum_decay": 1.0},
+              {"momentum_decay": 0.0}),
+    # 0.6 and 0.0 for beta2 never adapt; 0.7 adapts at the very end of its short memory only.
+    "radam": (*_ADAM_VARIANTS, _DECOUPLED, {"lr": 0.3, "betas": (0.9, 0.7)}),
 }
 
 # What hypothesis draws for an argument of this name, whichever optimizer has it. An average of squares that forgets at
@@ -58,10 +73,15 @@ DRAWN: dict[str, st.SearchStrategy] = {
     "lr": st.floats(-6.0, 1.0).map(lambda power: 10.0**power),
     "betas": st.tuples(_decay, _decay_of_squares),
     "alpha": _decay_of_squares,
+    "rho": _decay_of_squares,
     "momentum": _decay,
     "dampening": st.floats(-1.0, 1.0),
     "eps": st.floats(-12.0, 0.0).map(lambda power: 10.0**power),
     "weight_decay": st.just(0.0) | st.floats(1e-4, 1.0),
+    "lr_decay": st.just(0.0) | st.floats(1e-4, 1.0),
+    "initial_accumulator_value": st.just(0.0) | st.floats(1e-6, 10.0),
+    "momentum_decay": st.just(0.0) | st.floats(1e-4, 1.0),
+    "decoupled_weight_decay": st.booleans(),
     "amsgrad": st.booleans(),
     "centered": st.booleans(),
     "maximize": st.booleans(),
@@ -87,10 +107,10 @@ def arguments(entry: Entry) -> dict[str, inspect.Parameter]:
 def hypers(draw: st.DrawFn, key: str) -> dict[str, Any]:
     """Hyper-parameters of the optimizer ``key`` that its production counterpart accepts."""
     drawn = {name: draw(DRAWN[name], label=name) for name in arguments(REGISTRY[key]) if name in DRAWN}
-    if key == "nesterov":
-        drawn["nesterov"] = True
     if drawn.get("nesterov"):
-        drawn |= {"dampening": 0.0, "momentum": max(drawn["momentum"], 0.1)}
+        drawn["dampening"] = 0.0
+    if drawn.get("nesterov") or key == "nesterov":
+        drawn["momentum"] = max(drawn["momentum"], 0.1)
     if "weight_decay" in drawn:
         # Decay inside the gradient feeds a parameter back through a division by sqrt(v). Strong feedback is chaotic:
         # rounding errors grow exponentially. VARIANTS hold strong decay where it is stable.
@@ -113,6 +133,10 @@ def tolerance(dtype: torch.dtype, step: int, factor: float = 8.0) -> float:
     mistakes, is off by 1e-8 at the defaults in float64.
     """
     return factor * torch.finfo(dtype).eps * math.sqrt(step)
+
+
+def leaf(*values: float, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.tensor(values, dtype=dtype, requires_grad=True)
 
 
 def layouts(dtype: torch.dtype, device: str = "cpu", seed: int = 0) -> dict[str, Tensor]:
@@ -162,6 +186,17 @@ def give_gradients(rng: np.random.Generator, *param_lists: list[Tensor], missing
         grad = gradient(rng, same[0])
         for param in same:
             param.grad = None if absent else grad.clone()
+
+
+def run(optimizer: torch.optim.Optimizer, param: Tensor, grads) -> list[np.ndarray]:
+    """The parameter after each step, given the gradient of each step or a function of the parameter."""
+    path = []
+    for grad in grads:
+        value = grad(param.detach().numpy()) if callable(grad) else grad
+        param.grad = torch.as_tensor(np.asarray(value, dtype=np.float64)).reshape(param.shape)
+        optimizer.step()
+        path.append(param.detach().numpy().copy())
+    return path
 
 
 class Closeness:

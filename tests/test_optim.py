@@ -13,12 +13,16 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from optim_cases import STEPS, Closeness, arguments, fixed_cases, give_gradients, layouts, tolerance, twins
+from optim_cases import (
+    STEPS, Closeness, arguments, fixed_cases, give_gradients, layouts, leaf, run, tolerance, twins,
+)
 from torch.optim import lr_scheduler
 
-from course_lib.optim import REGISTRY, SGD, Adam, AdamW, RMSprop, ScratchOptimizer
+from course_lib.optim import REGISTRY, SGD, Adam, AdamW, Nesterov, RMSprop, ScratchOptimizer
 
 KEYS = list(REGISTRY)
+# One number a tensor, which is no state in the sense of bytes per parameter.
+NUMBERS = {"step", "mu_product", "ahead"}
 CASES = list(fixed_cases())
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 
@@ -28,14 +32,12 @@ every_case = pytest.mark.parametrize(
 )
 
 
-def leaf(*values: float, dtype: torch.dtype = torch.float64) -> torch.Tensor:
-    return torch.tensor(values, dtype=dtype, requires_grad=True)
-
-
 def tensors_of(optimizer: torch.optim.Optimizer) -> list[dict[str, torch.Tensor]]:
-    """The state of every parameter, in order, without the step count."""
+    """The tensors of every parameter's own shape in the state, in order."""
     params = [param for group in optimizer.param_groups for param in group["params"]]
-    return [{name: value for name, value in optimizer.state[param].items() if name != "step"} for param in params]
+    return [
+        {name: value for name, value in optimizer.state[param].items() if name not in NUMBERS} for param in params
+    ]
 
 
 def same_bits(first: torch.Tensor, second: torch.Tensor) -> bool:
@@ -60,7 +62,7 @@ def test_an_entry_says_what_it_is(key):
 def test_the_defaults_are_those_of_production(key):
     entry = REGISTRY[key]
     ours, production = entry.make([leaf(1.0)]).defaults, entry.production([leaf(1.0)]).defaults
-    assert set(ours) == set(arguments(entry))
+    assert set(arguments(entry)) <= set(ours)
     assert ours == {name: production[name] for name in ours}
 
 
@@ -112,7 +114,9 @@ def test_equals_production(key, hyper, dtype, device):
             schedule.step()
         closeness.check(mine, theirs)
     assert mine[4] not in ours.state
-    for held, expected in zip(tensors_of(ours), tensors_of(production), strict=True):
+    for index, (held, expected) in enumerate(zip(tensors_of(ours), tensors_of(production), strict=True)):
+        if index == 4:
+            continue      # production's AdaGrad holds state for a parameter that is never used
         assert held.keys() == expected.keys()
         for name, tensor in held.items():
             assert (tensor.shape, tensor.dtype, tensor.device) == (
@@ -144,13 +148,18 @@ def test_agrees_with_production_in_16_bits(key, dtype):
         closeness.check(mine, theirs)
 
 
-@pytest.mark.parametrize("key", [key for key in KEYS if "eps" in arguments(REGISTRY[key])])
+@pytest.mark.parametrize("key", [key for key in KEYS if "eps" in arguments(REGISTRY[key]) and key != "adadelta"])
 def test_the_default_eps_is_zero_in_float16(key):
-    """1e-8 is below half the smallest float16, 6e-8: a zero gradient gives 0/0, here as in production."""
+    """1e-8 is below half the smallest float16, 6e-8: a zero gradient gives 0/0, here as in production.
+
+    RAdam divides from its sixth step on. Adadelta's 1e-6 is no zero.
+    """
     for factory in (REGISTRY[key].make, REGISTRY[key].production):
         param = leaf(1.0, 1.0, dtype=torch.float16)
-        param.grad = torch.tensor([0.0, 1.0], dtype=torch.float16)
-        factory([param]).step()
+        optimizer = factory([param])
+        for _ in range(6):
+            param.grad = torch.tensor([0.0, 1.0], dtype=torch.float16)
+            optimizer.step()
         assert param.isnan().tolist() == [True, False]
 
 
@@ -227,17 +236,6 @@ def test_names_of_parameters_are_kept(key):
 
 
 # --- Against arithmetic done by hand --------------------------------------------------------------
-
-
-def run(optimizer: torch.optim.Optimizer, param: torch.Tensor, grads) -> list[np.ndarray]:
-    """The parameter after each step, given the gradient of each step or a function of the parameter."""
-    path = []
-    for grad in grads:
-        value = grad(param.detach().numpy()) if callable(grad) else grad
-        param.grad = torch.as_tensor(np.asarray(value, dtype=np.float64)).reshape(param.shape)
-        optimizer.step()
-        path.append(param.detach().numpy().copy())
-    return path
 
 
 def test_adam_by_hand():
@@ -585,6 +583,7 @@ def test_messages_read_well():
         return str(caught.value)
 
     assert message(Adam, lr=-1.0) == "Invalid lr: -1.0. Allowed: a finite number, lr >= 0."
+    assert message(Nesterov, momentum=0) == "Invalid momentum: 0. Allowed: a finite number, momentum > 0."
     assert message(Adam, lr="1") == "Invalid lr: '1' is a str. Allowed: a finite number, lr >= 0."
     assert message(Adam, betas=(0.9, 1.0)) == "Invalid betas[1]: 1.0. Allowed: 0 <= betas[1] < 1."
     assert message(Adam, betas=0.9) == "Invalid betas: 0.9. Allowed: a tuple of 2 numbers, each 0 <= beta < 1."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import hypothesis.strategies as st
@@ -12,7 +13,7 @@ import torch
 from hypothesis import HealthCheck, assume, given, settings
 from optim_cases import DRAWN, STEPS, VARIANTS, Closeness, arguments, give_gradients, gradient, hypers, twins
 
-from course_lib.optim import REGISTRY, SGD, Adam, AdamW, RMSprop
+from course_lib.optim import REGISTRY, SGD, Adagrad, Adam, Adamax, AdamW, NAdam, RAdam, RMSprop
 
 KEYS = list(REGISTRY)
 DTYPES = st.sampled_from([torch.float32, torch.float64])
@@ -137,7 +138,7 @@ def test_lr_zero_moves_nothing(key, data, seed):
 
 def accepted(factory: Any, hyper: dict[str, Any]) -> bool:
     try:
-        factory([torch.zeros(1, requires_grad=True)], **hyper)
+        factory([torch.zeros(1, dtype=torch.float64, requires_grad=True)], **hyper)
     except (ValueError, TypeError):
         return False
     return True
@@ -186,7 +187,11 @@ DECAYS = st.floats(1e-3, 1.0)
 COUNTS = st.integers(1, 50)
 
 
-@pytest.mark.parametrize("make", [AdamW, SGD], ids=["adamw", "sgd"])
+@pytest.mark.parametrize(
+    "make",
+    [AdamW, SGD, partial(NAdam, decoupled_weight_decay=True), partial(RAdam, decoupled_weight_decay=True)],
+    ids=["adamw", "sgd", "nadam", "radam"],
+)
 @given(start=STARTS, lr=LRS, decay=DECAYS, steps=COUNTS)
 @moderately(25)
 def test_without_a_gradient_the_weights_shrink_geometrically(make, start, lr, decay, steps):
@@ -196,7 +201,7 @@ def test_without_a_gradient_the_weights_shrink_geometrically(make, start, lr, de
     np.testing.assert_allclose(param.numpy(), expected, rtol=1e-13)
 
 
-@pytest.mark.parametrize("make", [Adam, RMSprop], ids=["adam", "rmsprop"])
+@pytest.mark.parametrize("make", [Adam, RMSprop, Adagrad, Adamax, NAdam])
 @given(start=STARTS, lr=st.floats(1e-4, 1e-3), steps=COUNTS, decays=st.tuples(DECAYS, DECAYS))
 @moderately(25)
 def test_an_l2_penalty_is_normalised_away(make, start, lr, steps, decays):

@@ -45,8 +45,8 @@ class ScratchOptimizer(torch.optim.Optimizer):
         """Raise ValueError or TypeError unless every hyper-parameter in ``group`` is in its range."""
         require_flag("maximize", group["maximize"])
 
-    def init_state(self, param: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
-        """Return the tensors remembered about ``param``, as they stand before its first step."""
+    def init_state(self, param: Tensor, group: dict[str, Any]) -> dict[str, Any]:
+        """Return what is remembered about ``param``, tensors or plain numbers, as it stands before its first step."""
         return {}
 
     def update(self, param: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
@@ -93,23 +93,28 @@ class ScratchOptimizer(torch.optim.Optimizer):
         return loss
 
 
-def require(name: str, value: Any, low: float, high: float = math.inf, *, high_open: bool = False) -> None:
+def require(
+    name: str, value: Any, low: float, high: float = math.inf, *, low_open: bool = False, high_open: bool = False
+) -> None:
     """Raise an error naming the value and the allowed range, unless low <= value <= high and value is finite.
 
-    ``high_open`` excludes ``high`` itself. NaN is in no range.
+    ``low_open`` excludes ``low`` itself, ``high_open`` excludes ``high``. NaN is in no range.
 
     Raises:
         TypeError: ``value`` is no plain real number (a string, None, a tensor).
         ValueError: it is out of range, infinite or NaN.
     """
     if not math.isinf(high):
-        allowed = f"{low:g} <= {name} {'<' if high_open else '<='} {high:g}"
+        allowed = f"{low:g} {'<' if low_open else '<='} {name} {'<' if high_open else '<='} {high:g}"
+    elif math.isinf(low):
+        allowed = "any finite number"
     else:
-        allowed = "any finite number" if math.isinf(low) else f"a finite number, {name} >= {low:g}"
+        allowed = f"a finite number, {name} {'>' if low_open else '>='} {low:g}"
     if not isinstance(value, Real):
         raise TypeError(f"Invalid {name}: {value!r} is a {type(value).__name__}. Allowed: {allowed}.")
+    above = value > low if low_open else value >= low
     below = value < high if high_open else value <= high
-    if not (math.isfinite(value) and low <= value and below):
+    if not (math.isfinite(value) and above and below):
         raise ValueError(f"Invalid {name}: {value!r}. Allowed: {allowed}.")
 
 

@@ -64,6 +64,12 @@ _KEYS: dict[str, Style] = {
     "adam": Style(PALETTE["green"], (0, (8, 1.5)), "o"),
     "amsgrad": Style(PALETTE["black"], (0, (3, 1)), "P"),
     "adamw": Style(PALETTE["blue"], "solid", "s"),
+    # There are fewer colours than optimizers: these share one with an optimizer that they are seldom drawn beside.
+    "adagrad": Style(PALETTE["black"], (0, (8, 1.5, 1.5, 1.5, 1.5, 1.5)), ">"),
+    "adadelta": Style(PALETTE["purple"], (0, (10, 3)), "X"),
+    "adamax": Style(PALETTE["vermillion"], (0, (1, 1.5)), "p"),
+    "nadam": Style(PALETTE["orange"], (0, (2, 1)), "d"),
+    "radam": Style(PALETTE["sky blue"], (0, (10, 1.5, 3, 1.5)), "h"),
 }
 _NAMES = {"sgd with momentum": "momentum", "nesterov momentum": "nesterov"}
 _OTHERS: tuple[Style, ...] = tuple(
@@ -83,7 +89,7 @@ def color(name: str) -> str:
 
 
 def styles(names: Iterable[str]) -> dict[str, Style]:
-    """A style for each name of one figure: an optimizer's own, and for other names one that is still free.
+    """A style for each name of one figure: an optimizer's own, and for other names one whose colour is still free.
 
     Raises:
         ValueError: more names than there are styles.
@@ -93,7 +99,8 @@ def styles(names: Iterable[str]) -> dict[str, Style]:
         most = len(_OTHERS)
         raise ValueError(f"{len(names)} series in one figure are too many to tell apart. Allowed: at most {most}.")
     chosen = {name: look for name in names if (look := optimizer_style(name))}
-    free = [one for one in _OTHERS if one not in chosen.values()]
+    taken = {look.color for look in chosen.values()}
+    free = [one for one in _OTHERS if one.color not in taken]
     chosen |= {name: free.pop(0) for name in names if name not in chosen}
     return {name: chosen[name] for name in names}
 
