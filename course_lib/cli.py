@@ -28,12 +28,16 @@ except ModuleNotFoundError as missing:
         "(in a checkout: pip install -e '.[cli]')."
     ) from None
 
-from course_lib import carry
+from course_lib import carry, journal
+from course_lib import progress as learner
+from course_lib.checks import hint as print_hint
 from course_lib.checks.exercises import EXERCISES
+from course_lib.journal import exchange
 from course_lib.run_answers import NOT_YET, PASSED, UNTOUCHED, BadInput, Outcome, Source, judge, read
 
 START = Path("notebooks", "00_start_here.ipynb")
 COLOURS = {PASSED: "green", NOT_YET: "yellow", UNTOUCHED: "dim"}
+WIDEST = 24  # characters in a column of the progress tables, before it is folded
 NOT_PASSED, BAD_INPUT = 1, 2  # exit codes
 
 app = typer.Typer(
@@ -128,7 +132,7 @@ def check(
         print(json.dumps(document, indent=2))
     elif outcomes:
         _print_table(outcomes)
-    for problem in problems:
+    for problem in problems + journal.news():
         print(problem, file=sys.stderr)
     raise typer.Exit(BAD_INPUT if problems else 0 if passed == len(outcomes) else NOT_PASSED)
 
@@ -152,6 +156,89 @@ def reset(exercise: Annotated[str, typer.Argument(metavar="EXERCISE", help="The 
     if outcome.copy:
         print(f"As it was before: {_short(outcome.copy)}")
         print("Is the notebook open in JupyterLab? Then: File > Reload Notebook from Disk.")
+
+
+@app.command()
+def hint(
+    exercise: Annotated[str, typer.Argument(help="Id of an exercise.", show_default=False)],
+    again: Annotated[bool, typer.Option("--again", help="Show the hints seen so far, and no new one.")] = False,
+) -> None:
+    """Show the next hint for an exercise; after all of them and an honest try, where its solution is.
+
+    Hints seen in a notebook count here, and the other way round.
+    """
+    if exercise not in EXERCISES:
+        print(_unknown(exercise), file=sys.stderr)
+        raise typer.Exit(BAD_INPUT)
+    print_hint(exercise, again)
+
+
+@app.command()
+def progress(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of the tables.")] = False,
+    export: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write all of it to a new JSON file; - for stdout.")
+    ] = None,
+    import_: Annotated[
+        Path | None, typer.Option("--import", metavar="FILE", help="Add what such a file holds to what is here.")
+    ] = None,
+) -> None:
+    """Show what you have passed and tried, and what to do next.
+
+    Exit code: 0, or 2 if something could not be read or written.
+    """
+    try:
+        if as_json + (export is not None) + (import_ is not None) > 1:
+            raise BadInput("Use one of --json, --export and --import at a time.")
+        if export is not None:
+            _export(export)
+        elif import_ is not None:
+            _import(import_)
+        elif as_json:
+            print(json.dumps(learner.overview().to_dict(), indent=2))
+        else:
+            _print_progress(learner.overview())
+        problems = []
+    except journal.Trouble as trouble:
+        problems = [f"Progress cannot be read or written: {trouble}"]
+    except (BadInput, exchange.BadFile) as error:
+        problems = [str(error)]
+    for sentence in journal.news() + problems:
+        print(sentence, file=sys.stderr)
+    raise typer.Exit(BAD_INPUT if problems else 0)
+
+
+def _export(target: str) -> None:
+    events = journal.load()
+    text = exchange.to_json(events)
+    if target == "-":
+        print(text, end="")
+        return
+    exchange.write_new(Path(target), text)
+    print(f"Wrote {len(events)} events to {target}. On another machine: course progress --import {target}")
+
+
+def _import(path: Path) -> None:
+    events = exchange.read(path)
+    new = journal.open_store().append(events)
+    print(f"{path} holds {len(events)} events, of which {new} were new.")
+
+
+def _print_progress(now: learner.Overview) -> None:
+    console = Console()
+    tables = now.tables()
+    widths = [max(len(row[column]) for row in [learner.HEADINGS, *(row for _, rows in tables for row in rows)])
+              for column in range(len(learner.HEADINGS))]
+    for title, rows in tables:
+        table = Table(title=Text(title), title_justify="left")
+        for heading, width in zip(learner.HEADINGS, widths, strict=True):
+            table.add_column(heading, min_width=min(width, WIDEST), overflow="fold")
+        for exercise, state, *rest in rows:
+            style = COLOURS.get(state, COLOURS[NOT_YET])
+            table.add_row(Text(exercise), Text(state, style=style), *map(Text, rest))
+        console.print(table)
+    for sentence in now.summary():
+        console.print(Text(sentence))
 
 
 def course_folder() -> Path:

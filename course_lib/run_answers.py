@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from course_lib import blanks
+from course_lib import blanks, journal
 from course_lib.checks.exercises import EXERCISES
 
 PASSED, NOT_YET, UNTOUCHED = "passed", "not yet", "untouched"
@@ -210,7 +210,10 @@ def _run(source: Source, ids: list[str] | None, timeout: float, folder: Path) ->
         else:
             halted = _finding("ended-process", f"The process ended by itself{where} (exit status {status}).",
                               "Look for a call of exit or os._exit, or for more memory than the machine has.")
-    verdicts = {report["exercise"]: report for report in read_json_lines(reports)}
+    told = read_json_lines(reports)
+    for sentence in (sentence for report in told for sentence in report.get("news", [])):
+        journal.note(sentence)  # what the child said of the file with the learner's progress, nobody saw
+    verdicts = {report["exercise"]: report for report in told}
     return _Run(verdicts, [event for event in happened if "error" in event], halted)
 
 

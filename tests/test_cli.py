@@ -6,10 +6,12 @@ so that a run costs no import of torch. The real check is used where a script's 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -19,7 +21,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from course_lib import blanks, cli, run_answers
+from course_lib import blanks, cli, journal, run_answers
+from course_lib.checks import check, hint
 from course_lib.checks.exercises import EXERCISES
 from typed_answers import EPS_INSIDE_ROOT, RIGHT
 
@@ -386,6 +389,207 @@ def test_a_missing_typer_is_told_in_a_sentence():
     assert done.returncode == 1
     assert done.stderr.startswith("The course command needs the package typer. Install it with: ")
     assert done.stderr.count("\n") == 1
+
+
+# course progress, course hint
+
+
+@pytest.fixture
+def kept(here, home):
+    """The file with the learner's progress, where the command keeps it."""
+    return home / "progress.sqlite3"
+
+
+def recorded() -> list[tuple]:
+    return [(event.exercise, event.kind, event.passed) for event in journal.load()]
+
+
+def test_course_check_records_each_verdict_once(kept, here):
+    answered = exercise("decay_steps", "steps = 10.0"), exercise("adam_state_bytes", "state_bytes = 56e9")
+    text = notebook(code("from course_lib.checks import check"), *answered, exercise("adamw"))
+    (here / "mine.ipynb").write_text(text)
+    (here / "mine.py").write_text("steps = -1.0\n")
+    assert course("check", "mine.ipynb").stderr == ""
+    verdicts = [("decay_steps", "checked", False), ("adam_state_bytes", "checked", True)]
+    assert recorded() == verdicts
+    course("check", "mine.py")
+    assert recorded() == [*verdicts, ("decay_steps", "checked", False)]
+
+
+def test_course_check_says_once_where_progress_could_not_be_saved(here, home, monkeypatch):
+    monkeypatch.setenv("COURSE_HOME", "relative")
+    for name in ("one.py", "two.py"):
+        (here / name).write_text("steps = 10.0\nstate_bytes = 56e9\n")
+    result = course("check", "--json", "one.py", "two.py")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["problems"] == []
+    assert result.stderr.startswith("Progress is not saved: COURSE_HOME is relative, a relative path")
+    assert result.stderr.count("\n") == 1
+
+
+def test_hints_in_the_terminal_and_in_the_notebook_are_the_same_row(kept, capsys):
+    first, second, third = EXERCISES["decay_steps"].hints
+    assert first in course("hint", "decay_steps").stdout
+    hint("decay_steps")
+    assert second in capsys.readouterr().out
+    assert third in course("hint", "decay_steps").stdout
+    assert "Try it once" in course("hint", "decay_steps").stdout
+    check("decay_steps", 10.0)
+    result = course("hint", "decay_steps")
+    assert "solutions/05_adamw.ipynb" in result.stdout
+    assert result.exit_code == 0
+    again = course("hint", "decay_steps", "--again").stdout
+    assert [line.split(": ", 1)[1] for line in again.splitlines()] == [first, second, third]
+
+
+def test_a_hint_for_no_exercise_suggests_one(kept):
+    result = course("hint", "adamww")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("There is no exercise adamww. Did you mean adamw")
+    assert result.stderr.count("\n") == 1
+    assert not kept.exists()
+
+
+def test_progress_is_shown_in_80_columns_and_as_json(kept, here):
+    journal.record("bias_corrected_moment", journal.SOLUTION)
+    journal.record("an_exercise_that_is_long_gone", journal.HINT, tier=2)
+    for _ in range(120):
+        journal.record("adamw", journal.CHECKED, passed=False, code="eps-inside-root")
+    command = [sys.executable, "-m", "course_lib.cli", "progress"]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\x1b" not in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert "tried 120 times" in done.stdout
+    assert "all, solution" in done.stdout
+    assert "not in this version of the course" in done.stdout
+    assert "Next: adamw (" in done.stdout
+    document = json.loads(course("progress", "--json").stdout)
+    rows = {row["id"]: row for row in document["exercises"]}
+    assert list(rows) == list(EXERCISES)
+    assert (rows["adamw"]["state"], rows["adamw"]["checks"]) == ("tried", 120)
+    assert document["retired"][0]["id"] == "an_exercise_that_is_long_gone"
+    assert (document["passed"], document["total"], document["next"]) == (0, len(EXERCISES), "adamw")
+
+
+def test_progress_is_carried_to_another_machine(kept, here, home, monkeypatch):
+    journal.record("adamw", journal.CHECKED, passed=True)
+    journal.record("adam", journal.HINT, tier=1)
+    result = course("progress", "--export", "mine.json")
+    assert result.exit_code == 0
+    assert result.stdout == "Wrote 2 events to mine.json. On another machine: course progress --import mine.json\n"
+    document = json.loads((here / "mine.json").read_text())
+    assert (document["format"], document["version"]) == ("course progress", 1)
+    assert json.loads(course("progress", "--export", "-").stdout)["events"] == document["events"]
+
+    monkeypatch.setenv("COURSE_HOME", str(home / "another machine"))
+    journal.record("momentum", journal.HINT, tier=1)
+    assert course("progress", "--import", "mine.json").stdout == "mine.json holds 2 events, of which 2 were new.\n"
+    assert course("progress", "--import", "mine.json").stdout == "mine.json holds 2 events, of which 0 were new.\n"
+    assert {row[0] for row in recorded()} == {"adamw", "adam", "momentum"}
+    assert "Hint 2 of 3" in course("hint", "adam").stdout
+
+
+def test_an_export_overwrites_nothing_and_says_where_it_cannot_write(kept, here):
+    (here / "mine.json").write_text("mine")
+    result = course("progress", "--export", "mine.json")
+    assert result.exit_code == 2
+    assert result.stderr == "mine.json exists and was left as it is. Choose another name, or move it away first.\n"
+    assert (here / "mine.json").read_text() == "mine"
+    result = course("progress", "--export", "nowhere/mine.json")
+    assert (result.exit_code, result.stderr) == (2, "nowhere/mine.json cannot be written: No such file or directory.\n")
+
+
+EVENT = {"exercise": "adam", "kind": "hint", "passed": None, "tier": 1, "code": "", "time": "2026-01-02T03:04:05Z",
+         "id": "f20b8d2b-68ae-42cc-a787-8746e9bcf3da"}
+
+
+NOT_JSON = "mine.json is no export of progress, or was cut short: it is not JSON."
+NO_EXPORT = "mine.json is no export of progress. Make one with: course progress --export FILE"
+DAMAGED = "mine.json is a damaged export of progress: "
+
+
+def export_with(*events: object, **changes: object) -> str:
+    return json.dumps({"format": "course progress", "version": 1, "exported": "", "events": list(events)} | changes)
+
+
+@pytest.mark.parametrize(("content", "sentence"), [
+    (None, "There is no file mine.json."),
+    (b"\xff\xfe\x00", "mine.json is no export of progress: it is not text in UTF-8."),
+    (b"SQLite format 3\x00 and so on", NOT_JSON),
+    ("[" * 100_000, NOT_JSON),
+    ("[" + "1" * 5000 + "]", NOT_JSON),
+    (export_with(EVENT)[:-30], NOT_JSON),
+    ("[1]", NO_EXPORT),
+    ('{"cells": []}', NO_EXPORT),
+    (export_with(version=2), "mine.json comes from a newer version of the course. Update this one with: git pull"),
+    (export_with(version="1"), DAMAGED + "it has no version, or no list of events."),
+    (export_with(events={}), DAMAGED + "it has no version, or no list of events."),
+    (export_with(EVENT, 3), DAMAGED + "event 2 lacks a value or has an unknown one."),
+    (export_with(EVENT | {"score": 3}),
+     DAMAGED + "event 1 lacks a value or has an unknown one."),
+    (export_with({"kind": "hint"}),
+     DAMAGED + "event 1 lacks a value or has an unknown one."),
+    (export_with(EVENT | {"time": "yesterday"}),
+     DAMAGED + "in event 1, time is 'yesterday', not an ISO 8601 time with an offset from UTC."),
+    (export_with(EVENT | {"time": "2026-01-02T03:04:05"}), DAMAGED + "in event 1, time is "),
+    (export_with(EVENT | {"time": "0001-01-01T00:00:00+14:00"}), DAMAGED + "in event 1, ti"),
+    (export_with(EVENT | {"kind": "won"}), DAMAGED + "in event 1, kind is 'won', not one "),
+    (export_with(EVENT | {"tier": True}), DAMAGED + "in event 1, tier is True in an event "),
+    (export_with(EVENT | {"tier": 10**30}), DAMAGED + "in event 1, tier is 1000000"),
+    (export_with(EVENT | {"passed": True}), DAMAGED + "in event 1, passed is True in an "),
+    (export_with(EVENT | {"id": "1"}), DAMAGED + "in event 1, id is '1', not a UUID."),
+    (export_with(EVENT | {"exercise": "\x1b[2J"}), DAMAGED + "in event 1, exercise is '\\x"),
+    (export_with(EVENT | {"exercise": "\ud800"}), DAMAGED + "in event 1, exercise is '\\u"),
+    (export_with(EVENT | {"exercise": ["adam"]}), DAMAGED + "in event 1, exercise is ["),
+])
+def test_what_is_no_export_is_refused_in_a_sentence_and_changes_nothing(kept, here, content, sentence):
+    journal.record("adamw", journal.SOLUTION)
+    if content is not None:
+        (here / "mine.json").write_bytes(content if isinstance(content, bytes) else content.encode())
+    result = course("progress", "--import", "mine.json")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(sentence)
+    assert result.stderr.count("\n") == 1
+    assert recorded() == [("adamw", "solution", None)]
+
+
+def test_one_thing_at_a_time(kept):
+    result = course("progress", "--json", "--export", "-")
+    assert (result.exit_code, result.stderr) == (2, "Use one of --json, --export and --import at a time.\n")
+
+
+@pytest.mark.parametrize("arguments", [[], ["--json"], ["--export", "-"], ["--import", "mine.json"]])
+def test_a_file_from_a_newer_version_is_neither_shown_nor_changed(kept, here, arguments):
+    journal.record("adamw", journal.SOLUTION)
+    (here / "mine.json").write_text(export_with(EVENT))
+    with contextlib.closing(sqlite3.connect(kept)) as connection:
+        connection.execute("PRAGMA user_version = 2")
+    before = kept.read_bytes()
+    result = course("progress", *arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"Progress cannot be read or written: {kept} comes from a newer version")
+    assert result.stderr.count("\n") == 1
+    assert kept.read_bytes() == before
+
+
+def test_a_damaged_file_is_told_beside_the_table(kept):
+    kept.write_text("damage")
+    result = course("progress")
+    assert result.exit_code == 0
+    assert "set aside as" in result.stderr
+    assert "0 of " in result.stdout
+
+
+@pytest.mark.parametrize("arguments", [["progress"], ["progress", "--json"], ["hint", "adam"]])
+def test_progress_and_hints_wait_for_nothing_heavy(kept, arguments):
+    probe = (
+        "import sys\nfrom course_lib import cli\n"
+        "try:\n    cli.app(sys.argv[1:])\n"
+        "finally:\n    print(sorted({'torch', 'numpy', 'IPython'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", probe, *arguments], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 # course lab

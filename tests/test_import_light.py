@@ -17,15 +17,15 @@ LIBRARY = Path(course_lib.__file__).parent
 
 # A part imports itself and parts of lower levels. A new part is written down here.
 LEVELS = (
-    {"blanks", "compare", "optim", "precision", "schedules"},
-    {"problems", "train"},
+    {"blanks", "colab", "compare", "journal", "optim", "precision", "schedules"},
+    {"carry", "problems", "sources", "train"},
     {"kernels", "memory", "parallel"},
     {"checks", "questions"},
-    {"live", "run_answers"},
+    {"live", "progress", "reset", "run_answers", "widgets"},
     {"cli", "run_answers_child"},
 )
-# They take plain numbers and arrays: they import no other part, and only the parts named here import them.
-PICTURES = {"plots", "widgets"}
+# It takes plain numbers and arrays: it imports no other part, and only the parts named here import it.
+PICTURES = {"plots"}
 MAY_DRAW = {"live", "widgets"}
 
 # What the extras of pyproject.toml install, and which parts may load it. Without this, only torch and NumPy.
@@ -42,6 +42,8 @@ USES = {
     "live": {"plots"},
     "questions": {"questions"},
     "cli": {"cli"},
+    "reset": {"cli", "lab", "questions"},
+    "sources": {"cli", "lab", "questions"},  # jupytext brings yaml
 }
 # One waits for torch only where one computes with it: not to read a question, see the help or draw a picture.
 WITHOUT_TORCH = {
@@ -50,11 +52,26 @@ WITHOUT_TORCH = {
     "course_lib.checks",
     "course_lib.cli",
     "course_lib.compare",
+    "course_lib.journal",
+    "course_lib.journal.event",
+    "course_lib.journal.exchange",
+    "course_lib.journal.store",
     "course_lib.plots",
+    "course_lib.progress",
     "course_lib.questions",
     "course_lib.run_answers",
 }
-WITHOUT_NUMPY = {"course_lib", "course_lib.checks", "course_lib.cli", "course_lib.questions"}
+WITHOUT_NUMPY = {
+    "course_lib",
+    "course_lib.checks",
+    "course_lib.cli",
+    "course_lib.journal",
+    "course_lib.journal.event",
+    "course_lib.journal.exchange",
+    "course_lib.journal.store",
+    "course_lib.progress",
+    "course_lib.questions",
+}
 
 
 def modules() -> list[str]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import sys
 from typing import Any
 
+from course_lib import journal
 from course_lib.checks.exercises import EXERCISES, Exercise
+from course_lib.checks.hints import next_hint, seen_hints
 from course_lib.checks.report import Finding, Report
 
 __all__ = ["EXERCISES", "Exercise", "Finding", "Report", "check", "find", "hint"]
-
-_failed: dict[str, int] = {}
-_hinted: dict[str, int] = {}
 
 
 def find(exercise: str) -> Exercise:
@@ -36,7 +36,8 @@ def check(exercise: str, candidate: Any, *, allow_production: bool = False) -> R
     """Check ``candidate``, your answer to ``exercise``, and say what is wrong with it.
 
     Classes and functions run in a process of their own with a time limit, so that nothing they do can harm the
-    kernel. Where the environment variable COURSE_REPORTS names a file, the report is appended to it as a line of JSON.
+    kernel. The verdict is kept with your progress, unless the answer still is the blank. Where the environment variable
+    COURSE_REPORTS names a file, the report is appended to it as a line of JSON.
 
     Args:
         exercise: an id from ``EXERCISES``, such as ``"adamw"``.
@@ -59,27 +60,36 @@ def check(exercise: str, candidate: Any, *, allow_production: bool = False) -> R
 
         findings = sandbox.run(exercise, candidate, allow_production=allow_production)
     report = Report(exercise, tuple(findings))
-    if not report.passed and not any(finding.code == "blank" for finding in findings):
-        _failed[exercise] = _failed.get(exercise, 0) + 1
-        report = Report(exercise, report.findings, f'For a hint: `hint("{exercise}")`.')
+    if not any(finding.code == "blank" for finding in findings):
+        code = findings[0].code if findings else ""
+        journal.record(exercise, journal.CHECKED, passed=report.passed, code=code)
+        if not report.passed:
+            report = Report(exercise, report.findings, f'For a hint: `hint("{exercise}")`.')
+    news = _tell_news()
     if path := os.environ.get("COURSE_REPORTS"):
         with open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(report.to_dict()) + "\n")
+            file.write(json.dumps(report.to_dict() | ({"news": news} if news else {})) + "\n")
     return report
 
 
-def hint(exercise: str) -> None:
+def hint(exercise: str, again: bool = False) -> None:
     """Print the next hint for an exercise: first a question, then more, and after an honest try where the solution is.
+
+    Hints go on where the last session stopped; an honest try is a check of anything but the blank.
+
+    Args:
+        exercise: an id from ``EXERCISES``, such as ``"adamw"``.
+        again: print the hints that you have seen once more, and no new one.
 
     Raises:
         UnknownExercise: there is no such exercise; the nearest id is suggested.
     """
-    entry = find(exercise)
-    tier = _hinted.get(exercise, 0)
-    if tier < len(entry.hints):
-        _hinted[exercise] = tier + 1
-        print(f"Hint {tier + 1} of {len(entry.hints)}: {entry.hints[tier]}")
-    elif _failed.get(exercise, 0):
-        print(f"You have tried, and there are no more hints. The solution, explained: solutions/{entry.notebook}.ipynb")
-    else:
-        print("There are no more hints. Try it once, check it, and the solution is offered next.")
+    print((seen_hints if again else next_hint)(find(exercise)))
+    _tell_news()
+
+
+def _tell_news() -> list[str]:
+    news = journal.news()
+    for sentence in news:
+        print(sentence, file=sys.stderr)
+    return news
