@@ -187,14 +187,18 @@ def agrees(problem: Problem, got: list[Values], expected: list[Values], toleranc
     """Empty if two trajectories agree; else where they first do not, in words.
 
     ``tolerance`` is relative to how far the tensor has gone (and, once, to its value: rounding to the dtype).
+    Not-a-number agrees with itself, and infinity with itself: a candidate that diverges still repeats itself.
     """
     for step, (mine, theirs) in enumerate(zip(got, expected, strict=True), 1):
         for tensor, (a, b) in enumerate(zip(mine, theirs, strict=True)):
             start = problem.values[tensor]
             if a.shape != b.shape:
                 return f"After step {step}, parameter {tensor} has shape {a.shape} instead of {b.shape}."
-            gone = np.max(np.abs(b - start), initial=0.0)
-            bad = ~(np.abs(a - b) <= tolerance * (gone + np.abs(b)))
+            finite = np.isfinite(b)
+            gone = np.max(np.abs(b - start), initial=0.0, where=finite)
+            with np.errstate(invalid="ignore"):
+                close = np.where(finite, np.abs(a - b) <= tolerance * (gone + np.abs(b)), a == b)
+            bad = ~(close | (np.isnan(a) & np.isnan(b)))
             if bad.any():
                 index = tuple(int(i) for i in np.argwhere(bad)[0])
                 at = f", element {index}" if index else ""

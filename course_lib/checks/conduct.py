@@ -230,6 +230,38 @@ def _generator(spec: Spec, candidate: Any, _trouble: bool, _blank: bool) -> list
     )
 
 
+def _gradient_in_place(spec: Spec, candidate: Any, _trouble: bool, _blank: bool) -> list[Finding]:
+    """gradients that are zeroed in place"""
+    # Without weight decay, so that what is worked on may be the gradient itself and not a sum made from it.
+    problem = single({**spec.groups[0], "weight_decay": 0.0}, steps=4)
+    watch = Watch()
+    fresh, again = (watch.run(Driver(candidate, problem)) for _ in range(2))
+    if watch.findings or agrees(problem, again, fresh, SELF):
+        return watch.findings  # where it does not repeat, that is another probe's finding
+    driver, refilled = Driver(candidate, problem), []
+    for step, row in enumerate(problem.gradients):
+        for p, gradient in zip(driver.parameters, row, strict=True):
+            p.grad = torch.zeros_like(p) if p.grad is None else p.grad.zero_()
+            p.grad.add_(torch.tensor(gradient))
+        with watched(f"it makes step {step + 1}"):
+            driver.optimizer.step()
+        refilled.append(driver.values())
+    difference = agrees(problem, refilled, fresh, SELF)
+    return (
+        [
+            Finding(
+                "gradient-kept",
+                "What you remember between steps is the gradient's own memory. When gradients are zeroed in place, as "
+                "zero_grad(set_to_none=False) does, or accumulated, the next backward() writes into it. "
+                f"{difference}",
+                "Which of the tensors you remember is `p.grad` under another name? Does an assignment make a copy?",
+            )
+        ]
+        if difference
+        else []
+    )
+
+
 def _zero_grad(spec: Spec, candidate: Any, _trouble: bool, _blank: bool) -> list[Finding]:
     """zero_grad"""
     driver, without = Driver(candidate, spec.walk), Driver(candidate, spec.walk)
@@ -337,6 +369,8 @@ def _positional(spec: Spec, candidate: Any, trouble: bool, _blank: bool) -> list
     if trouble:
         return []
     hyper = {name: spec.groups[0][name] for name in spec.defaults}
+    if spec.torch_order and spec.torch_order == tuple(_arguments(candidate))[1 : len(spec.torch_order) + 1]:
+        return []  # torch's own order is a choice, too
     try:
         got = Driver(lambda params, **_: candidate(params, *hyper.values()), spec.small).run()
     except Stopped:
@@ -499,11 +533,11 @@ def _maximize(spec: Spec, candidate: Any, trouble: bool, blank_page: bool) -> li
     )
 
 
-def _arguments(candidate: Any) -> set[str]:
+def _arguments(candidate: Any) -> list[str]:
     try:
-        return set(inspect.signature(candidate).parameters)
+        return list(inspect.signature(candidate).parameters)
     except (TypeError, ValueError):
-        return set()
+        return []
 
 
 def _defaults(spec: Spec, candidate: Any, trouble: bool, _blank: bool) -> list[Finding]:
@@ -551,7 +585,7 @@ def _options(spec: Spec, candidate: Any, trouble: bool, _blank: bool) -> list[Fi
             got = Driver(
                 candidate,
                 Problem(problem.values, problem.groups, [passed], problem.gradients, problem.lr_factors),
-                **{name: True},
+                **{name: changes[name]},
             ).run()
             difference = agrees(problem, got, follow(problem, spec.rule), RIGHT)
         except Stopped as stop:
@@ -573,7 +607,7 @@ def _long(spec: Spec, candidate: Any, trouble: bool, _blank: bool) -> list[Findi
     if trouble:
         return []
     problem = single(
-        {**spec.groups[0], **{k: v for k, v in spec.defaults.items() if k in ("betas", "alpha")}}, steps=LONG
+        {**spec.groups[0], **{k: v for k, v in spec.defaults.items() if k in ("betas", "alpha", "rho")}}, steps=LONG
     )
     difference = agrees(problem, Driver(candidate, problem).run(), follow(problem, spec.rule), RIGHT)
     return (
@@ -658,10 +692,11 @@ def _dtypes(spec: Spec, candidate: Any, trouble: bool, _blank: bool) -> list[Fin
     return []
 
 
-# In order of weight. A probe is called as probe(spec, candidate, something was found already, blank page); those that
+# In order of weight. A probe is called as probe(spec, candidate, is more than a remark found, blank page); those that
 # compare with the reference are silent once something was found, those that compare a candidate with itself are not.
 PROBES = (
     _two_instances,
+    _gradient_in_place,
     _generator,
     _memory,
     _odd_shapes,

@@ -28,6 +28,58 @@ class Exercise:
 
 _ALL = (
     Exercise(
+        "gradient_descent", "Gradient descent, and where it has been", "01_gradient_descent", "gradient_descent", "function",
+        (
+            "How many points does a walk of `steps` steps visit, if the start counts as one?",
+            "Each row is the row before it, less lr times the gradient there. Does each row keep its own numbers when the next is made?",
+            "`x = start.copy()`, `points = [x]`; then `steps` times: `x = x - lr * gradient(x)` (a new array each time) and "
+            "`points.append(x)`; at the end `np.stack(points)`.",
+        ),
+    ),
+    Exercise(
+        "largest_lr", "The largest learning rate", "01_gradient_descent", "largest_lr", "number",
+        (
+            "Along which direction does this bowl curve most? It need be neither axis.",
+            "Write f = x^T H x / 2 with a symmetric H: the term 4ab is shared by two entries. Then find its largest eigenvalue L.",
+            "H = [[3, 2], [2, 6]]: trace 9, determinant 14, so the eigenvalues solve z^2 - 9z + 14 = 0. The bound is 2 / L.",
+        ),
+    ),
+    Exercise(
+        "best_step", "The best constant step", "01_gradient_descent", "best_step", "function",
+        (
+            "By which factor does a step shrink the error along an eigenvector of curvature c? Which curvatures are the worst?",
+            "The factor is |1 - lr * c|. Only the smallest and the largest curvature matter: make both equally bad.",
+            "Solve lr * L - 1 = 1 - lr * mu for lr, with L = max and mu = min; the factor is 1 - lr * mu.",
+        ),
+    ),
+    Exercise(
+        "sharpness", "Sharpness without a Hessian", "01_gradient_descent", "sharpness", "function",
+        (
+            "Multiply a vector by H again and again: which direction is left? And how does one multiply by H without having it?",
+            "H v is the gradient of (g . v), with g the gradient of the loss, taken with `create_graph=True`. Normalise v "
+            "each time. A norm has no sign: what tells the sign of the eigenvalue?",
+            "Once: `x = point.detach().clone().requires_grad_()`, g from `torch.autograd.grad(loss(x), x, create_graph=True)`. "
+            "In the loop: `hv, = torch.autograd.grad(g, x, v, retain_graph=True)`, `value = v @ hv`, `v = hv / hv.norm()`.",
+        ),
+    ),
+    Exercise(
+        "noise_floor", "The floor that noise leaves", "01_gradient_descent", "noise_floor", "function",
+        (
+            "If the variance of x is s before a step, what is it after the step? What does stationary say about the two?",
+            "x becomes (1 - lr c) x - lr noise z, and z is independent of x: s = (1 - lr c)^2 s + lr^2 noise^2.",
+            "Solve for s and shorten: lr * noise**2 / (curvature * (2 - lr * curvature)). Before that, return math.inf "
+            "if lr * curvature >= 2.",
+        ),
+    ),
+    Exercise(
+        "accumulated_gradient", "Accumulating uneven micro-batches", "01_gradient_descent", "accumulated_gradient", "function",
+        (
+            "Three examples in one micro-batch and one in the next: does each example count the same in the mean of the two means?",
+            "Turn each mean back into a sum over its examples. What must the sum of the sums be divided by?",
+            "`(counts[:, None] * means).sum(axis=0) / counts.sum()`.",
+        ),
+    ),
+    Exercise(
         "momentum", "SGD with momentum", "02_momentum", "SGD", "optimizer",
         (
             "What does the buffer hold after the very first step: the gradient, or a fraction of it?",
@@ -38,6 +90,86 @@ _ALL = (
         ),
     ),
     Exercise(
+        "nesterov", "Nesterov momentum in torch's form", "02_momentum", "Nesterov", "optimizer",
+        (
+            "The heavy ball steps along its buffer. What does Nesterov's step have that the buffer's step has not?",
+            "The buffer is the heavy ball's, `b = momentum * b + g`, with b = g at first. The step takes the gradient whole and looks ahead "
+            "along the *new* buffer. In which of the two places does momentum multiply what?",
+            "Order within a step: add `weight_decay * p` to a copy of the gradient; `b = momentum * b + g`; then "
+            "`p -= lr * (g + momentum * b)`, the same g in both lines. The buffer itself must not change when the step is computed.",
+        ),
+    ),
+    Exercise(
+        "nesterov_lookahead", "Nesterov's look-ahead", "02_momentum", "nesterov_lookahead", "function",
+        (
+            "Where is the gradient taken, and from where does the step start? They are two different points.",
+            "Only the gradient is taken at theta + momentum * v. The velocity starts at 0 and already carries lr.",
+            "`v = momentum * v - lr * gradient(theta + momentum * v)`, `theta = theta + v`; collect theta, the start included, "
+            "as new arrays.",
+        ),
+    ),
+    Exercise(
+        "optimal_momentum", "The best momentum for a bowl", "02_momentum", "optimal_momentum", "function",
+        (
+            "Gradient descent's factor depends on the condition number L / mu. On what does the heavy ball's depend?",
+            "Every curvature between mu and L should shrink by the same factor, the square root of the momentum. All three "
+            "answers are made of sqrt(L) and sqrt(mu).",
+            "With a = sqrt(max), b = sqrt(min): lr = (2 / (a + b))^2, momentum = ((a - b) / (a + b))^2, factor = (a - b) / (a + b).",
+        ),
+    ),
+    Exercise(
+        "two_conventions", "The learning rate, outside or inside", "02_momentum", "two_conventions", "function",
+        (
+            "When lr changes, which past gradients does the new lr multiply in each convention?",
+            "Outside: the buffer is a sum of gradients, and today's lr multiplies all of it. Inside: each gradient is "
+            "multiplied by the lr of its own day, and keeps it.",
+            "Per step: `b = momentum * b + g`, outside `lr * b`; `v = momentum * v + lr * g`, inside `v`. Two buffers, both from 0.",
+        ),
+    ),
+    Exercise(
+        "momentum_bug", "A bug to find in an SGD", "02_momentum", "RepairedSGD", "optimizer",
+        (
+            "With a fresh `p.grad` at every step this optimizer is exactly right. Under which training loop is `p.grad` not fresh?",
+            "Make one step, call `zero_grad(set_to_none=False)`, and print the buffer. Then accumulate two backward() passes and print it again.",
+            "After the first step, compare `state[...].data_ptr()` with `p.grad.data_ptr()`: the buffer must have memory of its own from the start.",
+        ),
+    ),
+    Exercise(
+        "coasting_distance", "How far momentum coasts", "02_momentum", "distance", "number",
+        (
+            "What has torch's buffer grown to after a long run of gradients of 1? And at the first step without gradient?",
+            "The buffer has reached 1 / (1 - 0.9) = 10. Each step without gradient multiplies it by 0.9 first, then moves by lr times it.",
+            "0.01 * 10 * (0.9 + 0.9^2 + 0.9^3 + ...): sum the geometric series.",
+        ),
+    ),
+    Exercise(
+        "adagrad", "AdaGrad", "03_adaptive_rates", "Adagrad", "optimizer",
+        (
+            "What does AdaGrad remember about each element, and does it ever forget any of it?",
+            "A sum of squared gradients that starts at zero and takes this gradient in before it is used. Is eps inside the root, or outside?",
+            "Order within a step: L2 term into a copy of the gradient; `v += g**2`; then `p -= lr * g / (v.sqrt() + eps)`. "
+            "`v.sqrt_()` would write the root into what you keep.",
+        ),
+    ),
+    Exercise(
+        "sparse_adagrad", "AdaGrad for an embedding table", "03_adaptive_rates", "sparse_adagrad", "function",
+        (
+            "If a token occurs twice in a batch, what is the gradient of its row: two gradients, or one?",
+            "Add the gradients of a row up first, then square. `table[rows] -= ...` writes a repeated row only once: what adds "
+            "at repeated indices?",
+            "`unique, place = np.unique(rows, return_inverse=True)`, `total = np.zeros((len(unique), d))`, "
+            "`np.add.at(total, place, grads)`; then AdaGrad on copies: `sums[unique] += total**2`, and the step with sqrt(sums) + eps.",
+        ),
+    ),
+    Exercise(
+        "adagrad_step", "AdaGrad's shrinking step", "03_adaptive_rates", "step", "number",
+        (
+            "With a constant gradient g, what is the sum of squares after t steps?",
+            "The step is lr * g / sqrt(t * g^2): how does it depend on t?",
+            "The step falls like 1 / sqrt(t). Solve 1 / sqrt(t) = 0.01.",
+        ),
+    ),
+    Exercise(
         "rmsprop", "RMSProp", "03_adaptive_rates", "RMSprop", "optimizer",
         (
             "Which average does the denominator come from: of gradients, or of their squares? Where does eps go?",
@@ -45,6 +177,32 @@ _ALL = (
             "and no bias correction.",
             "Order within a step: L2 term into a copy of the gradient, v, then `p -= lr * g / (v.sqrt() + eps)`. "
             "One v per parameter, zeros at its first gradient.",
+        ),
+    ),
+    Exercise(
+        "centered_divisor", "The centred divisor", "03_adaptive_rates", "centered_divisor", "function",
+        (
+            "The mean of the squares less the square of the mean: what is that called, and when is it small?",
+            "Keep two averages, both from 0 and both with alpha: of g and of g^2. Where does eps go?",
+            "Per step: `m = alpha * m + (1 - alpha) * g`, `v = alpha * v + (1 - alpha) * g**2`, row `np.sqrt(np.maximum(v - m**2, 0)) + eps`.",
+        ),
+    ),
+    Exercise(
+        "adadelta", "Adadelta", "03_adaptive_rates", "Adadelta", "optimizer",
+        (
+            "Which units does a step of AdaGrad have, and which should it have to be taken from a parameter? What could supply them?",
+            "Two averages with the same rho: of squared gradients, renewed before the update, and of squared updates, renewed after it. "
+            "Both start at zero. What would the first update be if eps stood outside the roots, or only below?",
+            "`v = rho * v + (1 - rho) * g**2`; `d = (u + eps).sqrt() / (v + eps).sqrt() * g`; `u = rho * u + (1 - rho) * d**2`; "
+            "`p -= lr * d`. What u remembers is d, without lr.",
+        ),
+    ),
+    Exercise(
+        "adadelta_first_step", "Adadelta's first step", "03_adaptive_rates", "first_step", "number",
+        (
+            "Adadelta multiplies the gradient by a ratio of two roots. What is in the upper one before anything has moved?",
+            "Above: sqrt(0 + eps). Below: sqrt(the average of squares after the first gradient + eps). The average starts at 0.",
+            "The average of squares is (1 - 0.9) * 1^2 = 0.1, so the step is sqrt(1e-6) / sqrt(0.1 + 1e-6) times lr = 1.",
         ),
     ),
     Exercise(
@@ -80,6 +238,14 @@ _ALL = (
             "You write __init__ (defaults) and step (closure, maximize, the rule).",
             "In step: call the closure under torch.enable_grad() before anything reads a gradient, and return what it returned; "
             "negate a copy of the gradient for maximize; keep step, exp_avg and exp_avg_sq in self.state[p].",
+        ),
+    ),
+    Exercise(
+        "rectifier", "RAdam's rectifier", "04_adam", "rectifier", "function",
+        (
+            "How many gradients does v rest on after t steps? RAdam calls that number rho: what is its limit for large t?",
+            "rho_inf = 2 / (1 - beta2) - 1 and rho_t = rho_inf - 2 t beta2^t / (1 - beta2^t). Up to rho_t = 5 there is no rectification.",
+            "r_t = sqrt((rho_t - 4)(rho_t - 2) rho_inf / ((rho_inf - 4)(rho_inf - 2) rho_t)), and 0.0 where rho_t <= 5: test that first.",
         ),
     ),
     Exercise(

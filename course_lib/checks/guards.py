@@ -35,11 +35,13 @@ class Guards:
     def __init__(self, watch_production: bool) -> None:
         self._watch_production = watch_production
         self._built: list[str] = []
+        self._watched: dict[type, Any] = {}
 
     def __enter__(self) -> Guards:
         if self._watch_production:
-            for cls in _finished_optimizers():
-                cls.__init__ = self._telling(cls.__init__, cls.__name__)
+            self._watched = {cls: cls.__init__ for cls in _finished_optimizers()}
+            for cls, init in self._watched.items():
+                cls.__init__ = self._telling(init, cls.__name__)
         self._spaces = {
             "torch": torch,
             "torch.Tensor": torch.Tensor,
@@ -54,6 +56,8 @@ class Guards:
 
     def __exit__(self, *_: Any) -> None:
         self.changes()
+        for cls, init in self._watched.items():
+            cls.__init__ = init
 
     def _telling(self, init: Any, name: str) -> Any:
         def told(instance: Any, *args: Any, **kwargs: Any) -> None:

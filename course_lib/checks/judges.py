@@ -12,7 +12,11 @@ from course_lib.checks.specs import SPECS
 
 _OPTIMIZERS = {  # exercise -> (optimizer, is it a blank page)
     "momentum": ("momentum", False),
+    "momentum_bug": ("momentum", False),
+    "nesterov": ("nesterov", False),
+    "adagrad": ("adagrad", False),
     "rmsprop": ("rmsprop", False),
+    "adadelta": ("adadelta", False),
     "adam": ("adam", False),
     "adam_blank": ("adam", True),
     "adamw": ("adamw", False),

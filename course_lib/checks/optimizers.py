@@ -51,7 +51,8 @@ def judge_optimizer(
         for probe in PROBES:
             progress(probe.__doc__ or probe.__name__)
             try:
-                findings += probe(spec, candidate, bool(findings), blank_page)
+                trouble = any(finding.kind != REMARK for finding in findings)
+                findings += probe(spec, candidate, trouble, blank_page)
             except Stopped as stop:
                 findings.append(stop.finding)
             findings += guards.changes()
@@ -129,7 +130,7 @@ def _named(
             Finding(
                 "does-not-move",
                 f"Your steps do not move the parameters at all. {difference}",
-                "Do you write into the tensors you were given, or into new ones?",
+                f"Do you write into the tensors you were given, or into new ones? {spec.still}".strip(),
             )
         ]
     mistakes = spec.family.recognise(problem, trajectory, pairs)
@@ -138,7 +139,8 @@ def _named(
         return [
             Finding(
                 first.code,
-                f"Your numbers are exactly those of two mistakes at once. The first: {first.what}. {difference}",
+                "Your numbers are exactly those of two differences from the exercise at once. "
+                f"The first: {first.what}. {difference}",
                 first.hint,
                 first.kind,
             ),

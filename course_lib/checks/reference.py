@@ -47,6 +47,32 @@ def momentum(p: np.ndarray, g: np.ndarray, state: dict[str, Any], h: dict[str, A
     return p - h["lr"] * (g + h["momentum"] * state["b"] if h.get("nesterov") else state["b"])
 
 
+def nesterov(p: np.ndarray, g: np.ndarray, state: dict[str, Any], h: dict[str, Any]) -> np.ndarray:
+    """Nesterov's velocity (Sutskever et al. 2013, eq. 3 and 4) without its lr, p being the look-ahead point."""
+    g = g + h["weight_decay"] * p
+    before = state.get("velocity", 0.0)
+    state["velocity"] = h["momentum"] * before - g
+    return p + h["lr"] * (state["velocity"] + h["momentum"] * (state["velocity"] - before))
+
+
+def adagrad(p: np.ndarray, g: np.ndarray, state: dict[str, Any], h: dict[str, Any]) -> np.ndarray:
+    """Duchi, Hazan & Singer 2011 (JMLR 12), the diagonal form; lr_decay and the sum's first value as torch has them."""
+    g = g + h["weight_decay"] * p
+    state["t"] = state.get("t", 0) + 1
+    state["sum"] = state.get("sum", h.get("initial_accumulator_value", 0.0)) + g**2
+    lr = h["lr"] / (1 + (state["t"] - 1) * h.get("lr_decay", 0.0))
+    return p - lr * g / (np.sqrt(state["sum"]) + h["eps"])
+
+
+def adadelta(p: np.ndarray, g: np.ndarray, state: dict[str, Any], h: dict[str, Any]) -> np.ndarray:
+    """Zeiler 2012 (arXiv 1212.5701), Algorithm 1, the update multiplied by lr as in torch."""
+    g = g + h["weight_decay"] * p
+    state["g2"] = h["rho"] * state.get("g2", 0.0) + (1 - h["rho"]) * g**2
+    update = np.sqrt((state.get("d2", 0.0) + h["eps"]) / (state["g2"] + h["eps"])) * g
+    state["d2"] = h["rho"] * state.get("d2", 0.0) + (1 - h["rho"]) * update**2
+    return p - h["lr"] * update
+
+
 def rmsprop(p: np.ndarray, g: np.ndarray, state: dict[str, Any], h: dict[str, Any]) -> np.ndarray:
     """Tieleman & Hinton 2012, with eps outside the root as in torch."""
     g = g + h["weight_decay"] * p
@@ -54,7 +80,15 @@ def rmsprop(p: np.ndarray, g: np.ndarray, state: dict[str, Any], h: dict[str, An
     return p - h["lr"] * g / (np.sqrt(state["v"]) + h["eps"])
 
 
-RULES: dict[str, Rule] = {"adam": adam, "adamw": adamw, "momentum": momentum, "rmsprop": rmsprop}
+RULES: dict[str, Rule] = {
+    "adam": adam,
+    "adamw": adamw,
+    "momentum": momentum,
+    "nesterov": nesterov,
+    "adagrad": adagrad,
+    "rmsprop": rmsprop,
+    "adadelta": adadelta,
+}
 
 
 def follow(problem: Problem, rule: Rule, sign: float = 1.0) -> list[Values]:

@@ -22,7 +22,9 @@ class Spec:
         defaults: the exercise's default arguments.
         exact: hyper-parameters under which nothing but the state's own dtype rounds.
         edge: hyper-parameters at the edges of their ranges.
-        options: arguments beyond the contract; used, they must work: name -> (value, reference arguments).
+        options: arguments beyond the contract; used, they must work: name -> the reference's arguments with it.
+        torch_order: torch's arguments by position, where their order is another than the exercise's.
+        still: what else, beside writing into tensors of its own, keeps this optimizer where it started.
     """
 
     key: str
@@ -31,6 +33,8 @@ class Spec:
     exact: Hyper
     edge: Hyper
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    torch_order: tuple[str, ...] = ()
+    still: str = ""
 
     @property
     def rule(self) -> Rule:
@@ -92,6 +96,39 @@ SPECS: dict[str, Spec] = {
             {"lr": 0.125, "momentum": 0.5, "dampening": 0.0, "weight_decay": 0.5},
             {"lr": 3.0, "momentum": 0.0, "dampening": 0.0, "weight_decay": 0.0},
             {"nesterov": {"nesterov": True, "dampening": 0.0}},
+        ),
+        Spec(
+            "nesterov",
+            (
+                {"lr": 0.05, "momentum": 0.8, "weight_decay": 0.3},
+                {"lr": 0.02, "momentum": 0.5, "weight_decay": 0.8},
+            ),
+            {"lr": 1e-3, "momentum": 0.9, "weight_decay": 0.0},
+            {"lr": 0.125, "momentum": 0.5, "weight_decay": 0.5},
+            {"lr": 3.0, "momentum": 0.99, "weight_decay": 0.0},
+        ),
+        Spec(
+            "adagrad",
+            (
+                {"lr": 0.2, "eps": 0.03, "weight_decay": 0.3},
+                {"lr": 0.08, "eps": 0.004, "weight_decay": 0.8},
+            ),
+            {"lr": 1e-2, "eps": 1e-10, "weight_decay": 0.0},
+            {"lr": 0.125, "eps": 0.25, "weight_decay": 0.5},
+            {"lr": 3.0, "eps": 0.0, "weight_decay": 0.0},
+            {"lr_decay": {"lr_decay": 0.3}, "initial_accumulator_value": {"initial_accumulator_value": 0.1}},
+            torch_order=("lr", "lr_decay", "weight_decay", "initial_accumulator_value", "eps"),
+        ),
+        Spec(
+            "adadelta",
+            (
+                {"lr": 0.6, "rho": 0.8, "eps": 0.03, "weight_decay": 0.3},
+                {"lr": 0.3, "rho": 0.6, "eps": 0.004, "weight_decay": 0.8},
+            ),
+            {"lr": 1.0, "rho": 0.9, "eps": 1e-6, "weight_decay": 0.0},
+            {"lr": 0.125, "rho": 0.5, "eps": 0.25, "weight_decay": 0.5},
+            {"lr": 3.0, "rho": 0.5, "eps": 1e-4, "weight_decay": 0.0},
+            still="And how long is the very first update, when the average of past updates is still zero?",
         ),
         Spec(
             "rmsprop",

@@ -12,6 +12,7 @@ from candidates.catalogued import candidate
 from candidates.functions import FUNCTIONS
 from candidates.right import variants
 from candidates.wrong import conduct
+from candidates.written import written
 from course_lib.checks import EXERCISES, check
 from course_lib.checks.judges import judge
 from course_lib.checks.numbers import ANSWERS
@@ -46,7 +47,8 @@ def outcomes(exercise: str) -> Iterator[Outcome]:
         for mistake in SPECS[exercise].family.mistakes:
             findings = judge(exercise, candidate(exercise, mistake), lambda _: None)
             yield Outcome(exercise, mistake.code, mistake.code, tuple(f.code for f in findings if f.kind != REMARK))
-        known = {**{name: (cls, "") for name, cls in variants(exercise).items()}, **conduct(exercise)}
+        accepted = {name: (cls, "") for name, cls in variants(exercise).items()}
+        known = {**accepted, **conduct(exercise), **written(exercise)}
     elif kind == "function":
         known = FUNCTIONS[exercise]
     else:

@@ -89,6 +89,98 @@ def momentum_negated(p, g, s, t, h):
     return torch.add(p, velocity, alpha=h["lr"]), {"velocity": velocity}
 
 
+def nesterov_textbook(p, g, s, t, h):
+    g = g + h["weight_decay"] * p
+    b = g if t == 1 else h["momentum"] * s["b"] + g
+    return p - h["lr"] * (g + h["momentum"] * b), {"b": b}
+
+
+def nesterov_look_ahead(p, g, s, t, h):
+    """To the iterate of Sutskever's rule, and from there to the next look-ahead point."""
+    g = torch.add(g, p, alpha=h["weight_decay"])
+    velocity = h["momentum"] * s.get("velocity", torch.zeros_like(p)) - g
+    iterate = p - h["lr"] * g
+    return iterate + h["lr"] * h["momentum"] * velocity, {"velocity": velocity}
+
+
+def nesterov_taken_back(p, g, s, t, h):
+    """The whole new velocity and its look-ahead, less the look-ahead that was taken before."""
+    g = g.add(p, alpha=h["weight_decay"])
+    old = s.get("v", torch.zeros_like(p))
+    new = old.mul(h["momentum"]).sub(g)
+    return p + h["lr"] * ((1 + h["momentum"]) * new - h["momentum"] * old), {"v": new}
+
+
+def nesterov_differences(p, g, s, t, h):
+    """What is kept is the step itself: momentum on it, and on the difference of two gradients, the first being zero."""
+    g = g + h["weight_decay"] * p
+    d = h["momentum"] * s.get("d", 0) + g + h["momentum"] * (g - s.get("g", 0))
+    return p - h["lr"] * d, {"d": d, "g": g.clone()}
+
+
+def nesterov_averaged(p, g, s, t, h):
+    """The buffer as an average; its gain is put back in the step."""
+    g = g + h["weight_decay"] * p
+    mu = h["momentum"]
+    mean = torch.lerp(s.get("mean", torch.zeros_like(p)), g, 1 - mu)
+    return p - h["lr"] * torch.lerp(g, mean, mu) / (1 - mu), {"mean": mean}
+
+
+def adagrad_textbook(p, g, s, t, h):
+    g = g + h["weight_decay"] * p
+    total = s.get("total", 0) + g**2
+    return p - h["lr"] * g / (total.sqrt() + h["eps"]), {"total": total}
+
+
+def adagrad_addcmul(p, g, s, t, h):
+    g = g.add(p, alpha=h["weight_decay"])
+    total = torch.addcmul(s.get("total", torch.zeros_like(p)), g, g)
+    return torch.addcdiv(p, g, total.sqrt().add_(h["eps"]), value=-h["lr"]), {"total": total}
+
+
+def adagrad_root_kept(p, g, s, t, h):
+    """What is kept is the root: the length of the vector of all gradients, which grows by one entry."""
+    g = g + h["weight_decay"] * p
+    length = torch.hypot(s.get("length", torch.zeros_like(p)), g)
+    return p - h["lr"] * g / (length + h["eps"]), {"length": length}
+
+
+def adagrad_mean_kept(p, g, s, t, h):
+    """A mean of squares under a learning rate that falls with the root of t."""
+    g = g + h["weight_decay"] * p
+    mean = s.get("mean", 0) + (g * g - s.get("mean", 0)) / t
+    root = math.sqrt(t)
+    return p - h["lr"] / root * g / (mean.sqrt() + h["eps"] / root), {"mean": mean}
+
+
+def adadelta_textbook(p, g, s, t, h):
+    rho, eps = h["rho"], h["eps"]
+    g = g + h["weight_decay"] * p
+    v = rho * s.get("v", 0) + (1 - rho) * g**2
+    u = s.get("u", torch.zeros_like(p))
+    update = (u + eps).sqrt() / (v + eps).sqrt() * g
+    return p - h["lr"] * update, {"v": v, "u": rho * u + (1 - rho) * update**2}
+
+
+def adadelta_one_root(p, g, s, t, h):
+    """One root of the quotient, and an update that points downhill."""
+    g = g.add(p, alpha=h["weight_decay"])
+    v = s.get("v", torch.zeros_like(p)).lerp(g.square(), 1 - h["rho"])
+    u = s.get("u", torch.zeros_like(p))
+    update = -g * torch.sqrt((u + h["eps"]) / (v + h["eps"]))
+    return p.add(update, alpha=h["lr"]), {"v": v, "u": u.lerp(update.square(), 1 - h["rho"])}
+
+
+def adadelta_eps_kept(p, g, s, t, h):
+    """Both averages start at eps and take it in with every square, so that it stands under the roots already."""
+    rho, eps = h["rho"], h["eps"]
+    g = g + h["weight_decay"] * p
+    v = rho * s.get("v", eps) + (1 - rho) * (g * g + eps)
+    u = s.get("u", torch.full_like(p, eps))
+    update = torch.rsqrt(v) * u.sqrt() * g
+    return p - h["lr"] * update, {"v": v, "u": rho * u + (1 - rho) * (update * update + eps)}
+
+
 def rmsprop_textbook(p, g, s, t, h):
     g = g + h["weight_decay"] * p
     v = h["alpha"] * s.get("v", 0) + (1 - h["alpha"]) * g**2
@@ -101,11 +193,22 @@ def rmsprop_lerp(p, g, s, t, h):
     return p.addcdiv(g, v.sqrt() + h["eps"], value=-h["lr"]), {"v": v}
 
 
-TEXTBOOK = {"adam": adam_textbook, "adamw": adamw_textbook, "momentum": momentum_textbook, "rmsprop": rmsprop_textbook}
+TEXTBOOK = {
+    "adam": adam_textbook,
+    "adamw": adamw_textbook,
+    "momentum": momentum_textbook,
+    "nesterov": nesterov_textbook,
+    "adagrad": adagrad_textbook,
+    "rmsprop": rmsprop_textbook,
+    "adadelta": adadelta_textbook,
+}
 OTHER_FORMS = {
     "adam": (adam_efficient, adam_running_products),
     "adamw": (adamw_as_in_the_paper, adamw_efficient, adamw_running_products),
     "momentum": (momentum_negated,),
+    "nesterov": (nesterov_look_ahead, nesterov_taken_back, nesterov_differences, nesterov_averaged),
+    "adagrad": (adagrad_addcmul, adagrad_root_kept, adagrad_mean_kept),
+    "adadelta": (adadelta_one_root, adadelta_eps_kept),
     "rmsprop": (rmsprop_lerp,),
 }
 
@@ -375,12 +478,32 @@ STYLES = (
     PlainLists,
     InNumPy,
 )
-OWN = {"adam": optim.Adam, "adamw": optim.AdamW, "momentum": optim.SGD, "rmsprop": optim.RMSprop}
+
+
+class TorchNesterov(torch.optim.SGD):
+    """torch's Nesterov under the exercise's arguments."""
+
+    def __init__(self, params, lr=1e-3, momentum=0.9, weight_decay=0.0, *, maximize=False):
+        super().__init__(params, lr, momentum, weight_decay=weight_decay, nesterov=True, maximize=maximize)
+
+
+OWN = {
+    "adam": optim.Adam,
+    "adamw": optim.AdamW,
+    "momentum": optim.SGD,
+    "nesterov": optim.Nesterov,
+    "adagrad": optim.Adagrad,
+    "rmsprop": optim.RMSprop,
+    "adadelta": optim.Adadelta,
+}
 PRODUCTION = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
     "momentum": torch.optim.SGD,
+    "nesterov": TorchNesterov,
+    "adagrad": torch.optim.Adagrad,
     "rmsprop": torch.optim.RMSprop,
+    "adadelta": torch.optim.Adadelta,
 }
 
 

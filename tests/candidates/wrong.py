@@ -41,6 +41,14 @@ def conduct(key: str) -> dict[str, Named]:
             p.copy_(self.new(group, p, s, p.grad))
             p.grad.mul_(0.5)
 
+    class WritesGradientWithoutDecay(Base):
+        """Works on the gradient in place where no weight decay makes a new tensor of it."""
+
+        def move(self, group, p, s):
+            p.copy_(self.new(group, p, s, p.grad))
+            if group["weight_decay"] == 0:
+                p.grad.mul_(0.5)
+
     class DropsGradient(Base):
         def move(self, group, p, s):
             p.copy_(self.new(group, p, s, p.grad))
@@ -244,6 +252,19 @@ def conduct(key: str) -> dict[str, Named]:
                 [p for g in params for p in g["params"]] if params and isinstance(params[0], dict) else params, **hyper
             )
 
+    class KeepsGradient(Base):
+        """The first gradient itself is the first buffer, where no weight decay makes a new tensor of it."""
+
+        @staticmethod
+        def new(group, p, s, grad):
+            grad = grad if group["weight_decay"] == 0 else grad.add(p, alpha=group["weight_decay"])
+            if "b" not in s:
+                s["b"] = grad
+            else:
+                s["b"].mul_(group["momentum"]).add_(grad, alpha=1 - group.get("dampening", 0.0))
+            ahead = grad + group["momentum"] * s["b"]
+            return p - group["lr"] * (ahead if key == "nesterov" else s["b"])
+
     class WrapsProduction(_Subclass):
         KEY = key
 
@@ -259,6 +280,7 @@ def conduct(key: str) -> dict[str, Named]:
 
     table = [
         (WritesGradient, "gradient-written"),
+        (WritesGradientWithoutDecay, "gradient-written"),
         (DropsGradient, "gradient-cleared"),
         (NewStorage, "storage-replaced"),
         (ReplacesParameter, "does-not-move"),
@@ -299,4 +321,6 @@ def conduct(key: str) -> dict[str, Named]:
         (WrapsProduction, "production-optimizer"),
         (BuildsOnProduction, "production-optimizer"),
     ]
+    if key in ("momentum", "nesterov"):
+        table.append((KeepsGradient, "gradient-kept"))
     return {cls.__name__: (cls, code) for cls, code in table}

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from course_lib.checks.mistakes.common import GRADIENT, START, fixed, norm
 from course_lib.checks.mistakes.engine import Family, Mistake, Program, known
 from course_lib.checks.mistakes.walking import walking
 from course_lib.checks.report import OTHER_SPECIFICATION
@@ -26,10 +27,6 @@ def _wd(c: SimpleNamespace) -> np.ndarray:
     return c.h["lr"] * c.h["weight_decay"]
 
 
-def _fixed(**values: float):
-    return lambda c: {name: np.full_like(value, values[name]) if name in values else value for name, value in c.h.items()}
-
-
 _MOMENTS: Program = {
     "m": lambda c: _b1(c) * c.m_kept + (1 - _b1(c)) * c.g,
     "v": lambda c: _b2(c) * c.v_kept + (1 - _b2(c)) * c.g**2,
@@ -41,19 +38,8 @@ _MOMENTS: Program = {
     "v_kept": lambda c: c.v,
     "p": lambda c: c.decayed - c.update,
 }
-ADAM: Program = {
-    "h": lambda c: c.h,
-    "active": lambda c: c.has,
-    "t": lambda c: c.t + 1,
-    "g": lambda c: c.g + c.h["weight_decay"] * c.p,
-    "decayed": lambda c: c.p,
-    **_MOMENTS,
-}
-ADAMW: Program = {**ADAM, "g": lambda c: c.g, "decayed": lambda c: c.p * (1 - _wd(c))}
-
-
-def _norm(c: SimpleNamespace) -> np.ndarray:
-    return np.sqrt(c.total(c.g**2))
+ADAM: Program = {**START, **_MOMENTS}
+ADAMW: Program = {**ADAM, "g": lambda c: c.raw, "decayed": lambda c: c.p * (1 - _wd(c))}
 
 
 def _top(c: SimpleNamespace) -> np.ndarray:
@@ -136,7 +122,7 @@ _SECOND_MOMENT = (
     known("v-per-tensor", "one second moment for a whole tensor: the mean of its squares", "v has the parameter's shape.",
           v=lambda c: _b2(c) * c.v_kept + (1 - _b2(c)) * c.mean(c.g**2)),
     known("v-of-norm", "one second moment for a whole tensor: its squared norm", "v has the parameter's shape.",
-          v=lambda c: _b2(c) * c.v_kept + (1 - _b2(c)) * _norm(c) ** 2),
+          v=lambda c: _b2(c) * c.v_kept + (1 - _b2(c)) * norm(c, c.g) ** 2),
     known("v-lags", "a denominator that uses the second moment from before this gradient",
           "In which order do you update v and use it?", v_hat=lambda c: c.v_kept / (1 - _b2(c) ** c.t)),
     known("v-holds-eps", "a second moment into which eps is added at every step: `v` itself grows by eps",
@@ -250,62 +236,54 @@ _UPDATE = (
           kind=OTHER_SPECIFICATION, update=lambda c: c.h["lr"] * np.maximum(1e-3, np.sqrt(c.mean(c.p**2))) * c.m_hat / c.denominator),
     known("cautious", "Cautious AdamW: no update where it disagrees with the gradient", "Adam updates every element.", kind=OTHER_SPECIFICATION,
           update=lambda c: c.h["lr"] * c.m_hat / c.denominator * (c.m_hat * c.g > 0) / np.maximum(c.mean(c.m_hat * c.g > 0), 1e-3)),
-    known("gradient-centralised", "gradients of matrices with their row means taken off", "Adam takes the gradient as it comes.",
-          g=lambda c: np.where(c.dims >= 2, c.g - c.row_mean(c.g), c.g)),
     known("plain-descent", "plain gradient descent: lr times the gradient, no moments", "Where do m and v come in?", update=lambda c: c.h["lr"] * c.g),
     known("no-denominator", "a step of lr times m_hat that nothing divides: momentum alone", "What is v for?", update=lambda c: c.h["lr"] * c.m_hat),
     known("ascends", "a step uphill: the update is added", "Which way is down?", p=lambda c: c.decayed + c.update),
     known("lr-missing", "a step without the learning rate", "What scales the update?", update=lambda c: c.m_hat / c.denominator),
     known("lr-twice", "a learning rate that is applied twice", "Count the factors lr.", update=lambda c: c.h["lr"] ** 2 * c.m_hat / c.denominator),
-    known("lr-hard-coded", "a learning rate of 1e-3 whatever the argument says", "Is the argument read?", h=_fixed(lr=1e-3)),
+    known("lr-hard-coded", "a learning rate of 1e-3 whatever the argument says", "Is the argument read?", h=fixed(lr=1e-3)),
     known("lr-over-root-t", "a learning rate divided by sqrt(t), as in the paper's regret bound", "Schedules live outside the optimizer.",
           update=lambda c: c.h["lr"] / np.sqrt(c.t) * c.m_hat / c.denominator),
     known("sign-only", "a step of lr times the sign of m", "Where did the denominator go?", update=lambda c: c.h["lr"] * np.sign(c.m)),
     known("betas-swapped", "beta1 and beta2 exchanged", "Which element of `betas` is which?",
           h=lambda c: {**c.h, "betas0": _b2(c), "betas1": _b1(c)}),
-    known("betas-hard-coded", "betas of (0.9, 0.999) whatever the argument says", "Is the argument read?", h=_fixed(betas0=0.9, betas1=0.999)),
-    known("beta1-hard-coded", "a beta1 of 0.9 whatever the argument says", "Is the argument read?", h=_fixed(betas0=0.9)),
-    known("beta2-hard-coded", "a beta2 of 0.999 whatever the argument says", "Is the argument read?", h=_fixed(betas1=0.999)),
-    known("beta2-hard-coded-99", "a beta2 of 0.99 whatever the argument says", "Is the argument read?", h=_fixed(betas1=0.99)),
-    known("beta2-hard-coded-95", "a beta2 of 0.95 whatever the argument says", "Is the argument read?", h=_fixed(betas1=0.95)),
-    known("clips-values", "gradients clipped to [-1, 1] before use", "Clipping is the training loop's business.",
-          g=lambda c: np.clip(c.g, -1, 1)),
-    known("clips-norm", "each gradient clipped to norm 1 before use", "Clipping is the training loop's business.",
-          g=lambda c: c.g * np.minimum(1, 1 / (_norm(c) + 1e-300))),
+    known("betas-hard-coded", "betas of (0.9, 0.999) whatever the argument says", "Is the argument read?", h=fixed(betas0=0.9, betas1=0.999)),
+    known("beta1-hard-coded", "a beta1 of 0.9 whatever the argument says", "Is the argument read?", h=fixed(betas0=0.9)),
+    known("beta2-hard-coded", "a beta2 of 0.999 whatever the argument says", "Is the argument read?", h=fixed(betas1=0.999)),
+    known("beta2-hard-coded-99", "a beta2 of 0.99 whatever the argument says", "Is the argument read?", h=fixed(betas1=0.99)),
+    known("beta2-hard-coded-95", "a beta2 of 0.95 whatever the argument says", "Is the argument read?", h=fixed(betas1=0.95)),
     known("clips-update", "an update clipped to lr in size", "Nothing bounds Adam's update but the moments.",
           update=lambda c: np.clip(c.h["lr"] * c.m_hat / c.denominator, -c.h["lr"], c.h["lr"])),
-    known("normalises-gradient", "a gradient divided by its norm before use", "The denominator does the scaling.",
-          g=lambda c: c.g / (_norm(c) + 1e-300)),
 )
 _DECAY_COMMON = (
-    known("decay-missing", "no weight decay", "Where does weight_decay enter?", g=lambda c: c.g, decayed=lambda c: c.p),
+    known("decay-missing", "no weight decay", "Where does weight_decay enter?", g=lambda c: c.raw, decayed=lambda c: c.p),
     known("decay-without-lr", "a decay by 1 - weight_decay per step, not scaled by the learning rate: the paper's convention at a "
           "schedule multiplier of 1", "torch multiplies the decay by lr.", kind=OTHER_SPECIFICATION,
-          g=lambda c: c.g, decayed=lambda c: c.p * (1 - c.h["weight_decay"])),
+          g=lambda c: c.raw, decayed=lambda c: c.p * (1 - c.h["weight_decay"])),
     known("decay-after-division", "a decay term added to m_hat and divided by the denominator with it",
-          "Is the decay scaled by 1 / sqrt(v_hat)?", g=lambda c: c.g, decayed=lambda c: c.p,
+          "Is the decay scaled by 1 / sqrt(v_hat)?", g=lambda c: c.raw, decayed=lambda c: c.p,
           update=lambda c: c.h["lr"] * (c.m_hat + c.h["weight_decay"] * c.p) / c.denominator),
     known("decay-in-m-only", "a decay term that enters m but not v", "Which moments may see the decay?", decayed=lambda c: c.p,
-          g=lambda c: c.g, m=lambda c: _b1(c) * c.m_kept + (1 - _b1(c)) * (c.g + c.h["weight_decay"] * c.p)),
+          g=lambda c: c.raw, m=lambda c: _b1(c) * c.m_kept + (1 - _b1(c)) * (c.g + c.h["weight_decay"] * c.p)),
     known("decay-in-v-only", "a decay term that enters v but not m", "Which moments may see the decay?", decayed=lambda c: c.p,
-          g=lambda c: c.g, v=lambda c: _b2(c) * c.v_kept + (1 - _b2(c)) * (c.g + c.h["weight_decay"] * c.p) ** 2),
+          g=lambda c: c.raw, v=lambda c: _b2(c) * c.v_kept + (1 - _b2(c)) * (c.g + c.h["weight_decay"] * c.p) ** 2),
     known("decay-both-ways", "weight decay applied twice: in the gradient and on the weight", "Once is enough; which one?",
-          g=lambda c: c.g + c.h["weight_decay"] * c.p, decayed=lambda c: c.p * (1 - _wd(c))),
+          g=lambda c: c.raw + c.h["weight_decay"] * c.p, decayed=lambda c: c.p * (1 - _wd(c))),
 )
 _DECAY_ADAM = (
     known("decay-decoupled", "AdamW: the decay applied to the weight instead of the gradient",
-          "This exercise's weight_decay is the L2 term of the loss.", g=lambda c: c.g, decayed=lambda c: c.p * (1 - _wd(c)),
+          "This exercise's weight_decay is the L2 term of the loss.", g=lambda c: c.raw, decayed=lambda c: c.p * (1 - _wd(c)),
           kind=OTHER_SPECIFICATION),
     known("decay-sign", "an L2 term with the wrong sign: the weights are pushed outwards", "What is the gradient of the penalty?",
-          g=lambda c: c.g - c.h["weight_decay"] * c.p),
+          g=lambda c: c.raw - c.h["weight_decay"] * c.p),
     known("decay-doubled", "an L2 term of 2 * weight_decay * p", "torch's penalty is weight_decay / 2 times the squared norm.",
-          g=lambda c: c.g + 2 * c.h["weight_decay"] * c.p),
+          g=lambda c: c.raw + 2 * c.h["weight_decay"] * c.p),
     known("decay-with-lr", "an L2 term already multiplied by lr", "The learning rate comes in with the step.",
-          g=lambda c: c.g + _wd(c) * c.p),
+          g=lambda c: c.raw + _wd(c) * c.p),
     known("decay-l1", "an L1 term: weight_decay times the sign of the weight", "What is the gradient of a squared norm?",
-          g=lambda c: c.g + c.h["weight_decay"] * np.sign(c.p)),
+          g=lambda c: c.raw + c.h["weight_decay"] * np.sign(c.p)),
     known("decay-matrices-only", "an L2 term on matrices only", "The groups say what decays, not the shapes.",
-          g=lambda c: c.g + c.h["weight_decay"] * c.p * (c.dims >= 2)),
+          g=lambda c: c.raw + c.h["weight_decay"] * c.p * (c.dims >= 2)),
 )
 _DECAY_ADAMW = (
     known("decay-halved", "a decay by half of lr * weight_decay", "Decoupled decay is not the gradient of a square.",
@@ -317,7 +295,7 @@ _DECAY_ADAMW = (
     known("decay-also-in-m", "a decay of the weight that m sees as well", "Which moments may see the decay?",
           m=lambda c: _b1(c) * c.m_kept + (1 - _b1(c)) * (c.g + c.h["weight_decay"] * c.p)),
     known("decay-in-gradient", "Adam with an L2 penalty: the decay goes through m and v", "Which moments may see the decay?",
-          g=lambda c: c.g + c.h["weight_decay"] * c.p, decayed=lambda c: c.p),
+          g=lambda c: c.raw + c.h["weight_decay"] * c.p, decayed=lambda c: c.p),
     known("decay-after-step", "a decay of the weight after the step instead of before it", "Which weight is decayed: the old one or the new one?",
           decayed=lambda c: c.p, p=lambda c: (c.decayed - c.update) * (1 - _wd(c))),
     known("decay-sign", "a decay with the wrong sign: the weights grow", "Which way should the weights go without a gradient?",
@@ -352,7 +330,7 @@ _DECAY_ADAMW = (
 )
 
 _SHARED: tuple[Mistake, ...] = (
-    *walking(HYPERS, counts_steps=True), *_DENOMINATOR, *_CORRECTION, *_FIRST_MOMENT, *_SECOND_MOMENT, *_UPDATE, *_DECAY_COMMON,
+    *walking(HYPERS, counts_steps=True), *_DENOMINATOR, *_CORRECTION, *_FIRST_MOMENT, *_SECOND_MOMENT, *_UPDATE, *GRADIENT, *_DECAY_COMMON,
 )
 FAMILIES: dict[str, Family] = {
     "adam": Family(ADAM, KEPT, (*_DECAY_ADAM, *_SHARED)),

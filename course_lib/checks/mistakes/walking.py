@@ -75,7 +75,7 @@ def walking(hyper_names: tuple[str, ...], counts_steps: bool) -> tuple:
         known("last-group-only", "the hyper-parameters of the constructor, which are the last group's here, used for every group",
               "Which `group` does each parameter belong to when its hyper-parameters are read?", h=lambda c: _constructor(c, hyper_names)),
         known("skips-zero-entries", "elements left alone, moments and all, where their gradient is zero: SparseAdam's rule",
-              "A gradient of zero is a gradient. Which of the averages must still move?", active=lambda c: c.has & (c.g != 0)),
+              "A gradient of zero is a gradient. Which lines of the rule act all the same?", active=lambda c: c.has & (c.g != 0)),
         known("returns-after-first-group", "a walk that ends after the first group", "How far is `return` indented?", active=lambda c: c.has & (c.group == 0)),
         known("last-parameter-forgotten", "a walk that leaves out the last parameter of each group", "How far does your index run?",
               active=lambda c: c.has & ~_last_of_group(c)),
@@ -84,7 +84,7 @@ def walking(hyper_names: tuple[str, ...], counts_steps: bool) -> tuple:
               active=_with_last_gradient),
         known("missing-skips-group", "a whole group left out as soon as one of its gradients is missing", "What belongs to a parameter, and what to its group?",
               active=_whole_group),
-        known("missing-is-zero", "a missing gradient treated as a gradient of zeros: the state decays and the parameter moves",
+        known("missing-is-zero", "a missing gradient treated as a gradient of zeros: state and parameter go on moving",
               "What should happen to a parameter that took no part in this backward pass?",
               active=lambda c: np.ones_like(c.has)),
         known("returns-at-missing", "a walk that ends at the first missing gradient (`return`): later parameters are not updated",
@@ -92,20 +92,25 @@ def walking(hyper_names: tuple[str, ...], counts_steps: bool) -> tuple:
         known("breaks-at-missing", "a loop over the group that ends at the first missing gradient (`break`)",
               "`continue` and `break` do two different things.", active=lambda c: _before_missing(c, True)),
         known("skips-zero-gradient", "a parameter skipped whenever its whole gradient is zero",
-              "A gradient of zeros is a gradient. Which of the averages must still move?",
+              "A gradient of zeros is a gradient. Which lines of the rule act all the same?",
               active=lambda c: c.has & (c.total(np.abs(c.g)) > 0)),
     ]
-    betas = tuple(name for name in hyper_names if name.startswith(("beta", "alpha", "momentum", "dampening")))
-    parts = {"lr": ("lr",), "decay": ("weight_decay",), "betas": betas, "eps": ("eps",), "betas-and-eps": (*betas, "eps")}
+    betas = tuple(name for name in hyper_names if name.startswith(("beta", "alpha", "rho", "momentum", "dampening")))
+    parts = {"lr": ("lr",), "decay": ("weight_decay",)}
+    if betas:
+        parts["betas"] = betas
+    if "eps" in hyper_names:
+        parts["eps"] = ("eps",)
+    if betas and "eps" in hyper_names:
+        parts["betas-and-eps"] = (*betas, "eps")
     for part, names in parts.items():
-        if set(names) <= set(hyper_names):
-            said = " and ".join(sorted({name.rstrip("01") for name in names}))
-            hint = "Read it from the group at hand, at every step."
-            if part not in ("lr", "betas-and-eps"):
-                mistakes.append(known(f"group-{part}-ignored", f"the first group's {said} used for every group", hint,
-                                      h=lambda c, names=names: _first_group(c, names)))
-            mistakes.append(known(f"constructor-{part}", f"the {said} that the constructor got, used for every group", hint,
-                                  h=lambda c, names=names: _constructor(c, names)))
+        said = " and ".join(sorted({name.rstrip("01") for name in names}))
+        hint = "Read it from the group at hand, at every step."
+        if part not in ("lr", "betas-and-eps"):
+            mistakes.append(known(f"group-{part}-ignored", f"the first group's {said} used for every group", hint,
+                                  h=lambda c, names=names: _first_group(c, names)))
+        mistakes.append(known(f"constructor-{part}", f"the {said} that the constructor got, used for every group", hint,
+                              h=lambda c, names=names: _constructor(c, names)))
     if counts_steps:
         mistakes += [
             known("step-count-shared", "one step count for all parameters, which also advances where the gradient is missing",

@@ -1,11 +1,11 @@
-"""Answers to the exercises that ask for a function, right and wrong, with the code that the wrong ones must earn."""
+"""Answers to the exercises of notebook 04."""
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
-from torch import nn
 
 
 def _moment(correct, update=lambda m, g, b: b * m + (1 - b) * g):
@@ -134,62 +134,96 @@ _STEP = {
 }
 
 
-def _by(test, unique=True):
-    def decay_groups(model, weight_decay):
-        named = list(model.named_parameters(remove_duplicate=unique))
-        yes = [p for name, p in named if p.requires_grad and test(name, p)]
-        no = [p for name, p in named if p.requires_grad and not test(name, p)]
-        return [{"params": yes, "weight_decay": weight_decay}, {"params": no, "weight_decay": 0.0}]
+def _rectify(change=lambda r: r, threshold=5, below=0.0, shift=0, limit=lambda b: 2 / (1 - b) - 1, length=None):
+    def rectifier(t, beta2):
+        t = t + shift
+        rho_inf = limit(beta2)
+        power = beta2**t
+        rho = (length or (lambda r, t, p: r - 2 * t * p / (1 - p)))(rho_inf, t, power)
+        if rho <= threshold:
+            return below
+        top = (rho - 4) * (rho - 2) * rho_inf
+        return change(math.sqrt(top / ((rho_inf - 4) * (rho_inf - 2) * rho)))
 
-    return decay_groups
-
-
-def _linear_only(model, weight_decay):
-    linear = [m for m in model.modules() if isinstance(m, nn.Linear)]
-    return [
-        {"params": [m.weight for m in linear if m.weight.requires_grad], "weight_decay": weight_decay},
-        {"params": [m.bias for m in linear if m.bias.requires_grad], "weight_decay": 0.0},
-    ]
+    return rectifier
 
 
-def _frozen_too(model, weight_decay):
-    return [
-        {"params": [p for p in model.parameters() if p.dim() >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in model.parameters() if p.dim() < 2], "weight_decay": 0.0},
-    ]
+def _rectify_like_torch(t, beta2):
+    bias_correction2 = 1 - beta2**t
+    rho_inf = 2 / (1 - beta2) - 1
+    rho_t = rho_inf - 2 * t * (beta2**t) / bias_correction2
+    if rho_t > 5.0:
+        return ((rho_t - 4) * (rho_t - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho_t)) ** 0.5
+    return 0
 
 
-def _generators(model, weight_decay):
-    return [
-        {"params": (p for p in model.parameters() if p.requires_grad and p.dim() < 2), "weight_decay": 0},
-        {"params": (p for p in model.parameters() if p.requires_grad and p.dim() > 1), "weight_decay": weight_decay},
-    ]
+def _rectify_in_tensors(t, beta2):
+    b = torch.tensor(beta2, dtype=torch.float64)
+    inf = 2 / (1 - b) - 1
+    rho = inf - 2 * t * b**t / (1 - b**t)
+    ratio = (rho - 4) / (inf - 4) * (rho - 2) / (inf - 2) * inf / rho
+    return torch.where(rho > 5, ratio.clamp(min=0).sqrt(), torch.zeros_like(rho))
 
 
-def _unset(model, weight_decay):
-    first, second = _by(lambda name, p: p.dim() >= 2)(model, weight_decay)
-    del second["weight_decay"]
-    return [first, second]
+def _rectify_in_logs(t, beta2):
+    inf = 2 / (1 - beta2) - 1
+    rho = inf - 2 * t / math.expm1(-t * math.log(beta2)) if t * -math.log(beta2) < 700 else inf
+    if rho <= 5:
+        return np.float64(0.0)
+    return np.exp(0.5 * (np.log([rho - 4, rho - 2, inf]).sum() - np.log([inf - 4, inf - 2, rho]).sum()))
 
 
-def _names(model, weight_decay):
-    return [{"params": [name for name, p in model.named_parameters()], "weight_decay": weight_decay}]
+def _rectify_whole(t, beta2):
+    """Everywhere the formula, as arrays do it: NaN where it has no root."""
+    inf = np.float64(2 / (1 - beta2) - 1)
+    rho = inf - 2 * t * beta2**t / (1 - beta2**t)
+    with np.errstate(all="ignore"):
+        return np.sqrt((rho - 4) * (rho - 2) * inf / ((inf - 4) * (inf - 2) * rho))
 
 
-_GROUPS = {
-    "by dimensions": (_by(lambda name, p: p.dim() >= 2), ""),
-    "by shape": (_by(lambda name, p: len(p.shape) > 1), ""),
-    "generators, other order": (_generators, ""),
-    "by the name bias": (_by(lambda name, p: "bias" not in name), "wrong-decay"),
-    "by the name weight": (_by(lambda name, p: "weight" in name), "wrong-decay"),
-    "all decay": (_by(lambda name, p: True), "wrong-decay"),
-    "none decays": (_by(lambda name, p: False), "wrong-decay"),
-    "other way round": (_by(lambda name, p: p.dim() < 2), "wrong-decay"),
-    "tied twice": (_by(lambda name, p: p.dim() >= 2, unique=False), "twice"),
-    "linear layers only": (_linear_only, "lost"),
-    "frozen too": (_frozen_too, "frozen"),
-    "decay unset": (_unset, "decay-unset"),
-    "names": (_names, "not-tensors"),
+def _rectify_by_step(t, beta2):
+    return 0.0 if t <= 5 else _rectify_whole(t, beta2)
+
+
+_RECTIFIER = {
+    "plain": (_rectify(), ""),
+    "torch's": (_rectify_like_torch, ""),
+    "tensors": (_rectify_in_tensors, ""),
+    "logarithms": (_rectify_in_logs, ""),
+    "threshold 4": (_rectify(threshold=4), "threshold-of-the-paper"),
+    "1 below": (_rectify(below=1.0), "one-below"),
+    "nan below": (_rectify(below=float("nan")), "nan-below"),
+    "no threshold": (_rectify_whole, "no-threshold"),
+    "threshold on t": (_rectify_by_step, "threshold-on-t"),
+    "square": (_rectify(lambda r: r * r), "root-missing"),
+    "upside down": (_rectify(lambda r: 1 / r), "upside-down"),
+    "t from 0": (
+        _rectify(shift=-1, length=lambda r, t, p: r - 2 * t * p / (1 - p) if t else 0.0),
+        "count-behind",
+    ),
+    "t from 2": (_rectify(shift=1), "count-ahead"),
+    "rho_inf + 1": (_rectify(limit=lambda b: 2 / (1 - b) + 1), "limit-plus-one"),
+    "rho_inf without - 1": (_rectify(limit=lambda b: 2 / (1 - b)), "limit-without-one"),
+    "window of 1 / (1 - beta2)": (_rectify(limit=lambda b: 1 / (1 - b)), "limit-without-two"),
+    "t instead of 2 t": (_rectify(length=lambda r, t, p: r - t * p / (1 - p)), "length-without-two"),
+    "no correction in rho": (_rectify(length=lambda r, t, p: r - 2 * t * p), "length-uncorrected"),
+    "always 1": (_rectify(length=lambda r, t, p: r), "limit-forever"),
+    "with the bias": (lambda t, beta2: _rectify()(t, beta2) * math.sqrt(1 - beta2**t), "bias-correction-folded"),
+    "returns rho": (
+        lambda t, beta2: max(r, 0.0) if (r := _rho(t, beta2)) > 5 else 0.0,
+        "length-itself",
+    ),
+    "a tenth off": (_rectify(lambda r: 0.9 * r), "wrong-numbers"),
+    "None": (lambda t, beta2: None, "wrong-result"),
+    "a text": (lambda t, beta2: "0.5", "wrong-result"),
+    "other names": (lambda step, beta: 0.0, "signature"),
+    "a number": (0.5, "wrong-type"),
+    "not written": (lambda t, beta2: (_ for _ in ()).throw(NotImplementedError), "blank"),
 }
 
-FUNCTIONS = {"bias_corrected_moment": _MOMENT, "efficient_step": _STEP, "decay_groups": _GROUPS}
+
+def _rho(t, beta2):
+    return 2 / (1 - beta2) - 1 - 2 * t * beta2**t / (1 - beta2**t)
+
+
+FUNCTIONS = {"bias_corrected_moment": _MOMENT, "efficient_step": _STEP, "rectifier": _RECTIFIER}

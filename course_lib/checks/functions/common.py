@@ -1,0 +1,274 @@
+"""What the judges of functions share: call the candidate on several cases, and recognise its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from course_lib.checks.candidate import RIGHT, Stopped, watched
+from course_lib.checks.guards import Guards
+from course_lib.checks.report import MISTAKE, Finding
+
+Progress = Callable[[str], None]
+Judge = Callable[[Any, Progress], list[Finding]]
+Parts = tuple[np.ndarray | None, ...]
+
+ROUNDING = 1e-12  # of the largest number of a result: what cancels to nothing may differ by that much
+ALIKE = 1e-7  # the same for a mistake, under whose root everything may cancel
+SINGLE = 1e-3  # right, but for float32
+
+
+class Known(NamedTuple):
+    """A mistake that people make, as a function of the exercise's own arguments.
+
+    ``what`` completes "Your numbers are exactly those of ...". ``wrong`` returns what the exercise returns; where that
+    has several parts, None stands for a part of which the mistake says nothing. ``kind`` is as in a finding.
+    """
+
+    code: str
+    what: str
+    hint: str
+    wrong: Callable[..., Any]
+    kind: str = MISTAKE
+
+
+@dataclass(frozen=True)
+class Numeric:
+    """The judge of a function that returns numbers.
+
+    Attributes:
+        right: the reference, in NumPy.
+        cases: the arguments of each call, by name; arrays are NumPy's.
+        known: the mistakes that are recognised by their numbers, over all cases.
+        returns: what the function is to return, in words.
+        parts: the names of the things it returns, if it returns several.
+        tensors: the candidate is given torch tensors for the arrays.
+    """
+
+    right: Callable[..., Any]
+    cases: Sequence[dict[str, Any]]
+    known: Sequence[Known]
+    returns: str
+    parts: tuple[str, ...] = ()
+    tensors: bool = False
+
+    def __call__(self, candidate: Any, progress: Progress) -> list[Finding]:
+        if findings := not_a_function(candidate):
+            return findings
+        progress("calling the function")
+        results = []
+        with Guards(watch_production=False) as guards:
+            for case in self.cases:
+                arguments = {name: self._given(value) for name, value in case.items()}
+                try:
+                    with watched(f"it is called with {said(case)}"):
+                        result = candidate(**arguments)
+                    results.append(self._parts_of(result, case))
+                except Stopped as stop:
+                    return [stop.finding, *guards.changes()]
+                findings += _written(arguments, case)
+            findings += guards.changes()
+        return list(dict.fromkeys(self._compared(results) + findings))
+
+    def evaluate(self, function: Callable[..., Any], case: dict[str, Any]) -> Parts:
+        """What the reference, or a known mistake, gives in a case. Divisions by zero give inf or NaN."""
+        arguments = {name: np.float64(value) if isinstance(value, float) else value for name, value in case.items()}
+        with np.errstate(all="ignore"):
+            result = function(**arguments)
+        return tuple(
+            None if part is None else np.asarray(part, dtype=np.float64)
+            for part in (result if self.parts else [result])
+        )
+
+    def _given(self, value: Any) -> Any:
+        if not isinstance(value, np.ndarray):
+            return value
+        return torch.tensor(value) if self.tensors else value.copy()
+
+    def _parts_of(self, result: Any, case: dict[str, Any]) -> Parts:
+        if not self.parts:
+            return (self._array(result, "", case),)
+        try:
+            values = None if isinstance(result, (str, dict, set)) else list(result)
+        except TypeError:
+            values = None
+        if values is None or len(values) != len(self.parts):
+            what = _kind_of(result) if values is None else f"{len(values)} things"
+            raise Stopped(
+                Finding(
+                    "wrong-result",
+                    f"With {said(case)}, the function returns {what} instead of {self.returns}.",
+                    f"Return {len(self.parts)} things: {', '.join(self.parts)}, in this order.",
+                )
+            )
+        return tuple(self._array(value, name, case) for value, name in zip(values, self.parts, strict=True))
+
+    def _array(self, value: Any, name: str, case: dict[str, Any]) -> np.ndarray:
+        try:
+            return as_array(value)
+        except (TypeError, ValueError, RuntimeError):
+            where = f"`{name}` is {_kind_of(value)} instead of numbers"
+            where = where if name else f"the function returns {_kind_of(value)} instead of {self.returns}"
+            raise Stopped(
+                Finding(
+                    "wrong-result",
+                    f"With {said(case)}, {where}.",
+                    "Does every path through the function end in a return?" if value is None else "What is asked for?",
+                )
+            ) from None
+
+    def _compared(self, results: list[Parts]) -> list[Finding]:
+        """Findings about the numbers: known mistakes first, for each part that is wrong."""
+        expected = [self.evaluate(self.right, case) for case in self.cases]
+        count = range(len(self.parts) or 1)
+        left = {i for i in count if any(not close(g[i], e[i]) for g, e in zip(results, expected, strict=True))}
+        if not left:
+            return []
+        if all(_single(g[i], e[i]) for g, e in zip(results, expected, strict=True) for i in count):
+            return [
+                Finding(
+                    "single-precision",
+                    "Your numbers are right to single precision only: something on the way is float32.",
+                    "The arguments are float64. Which of your arrays has another dtype?",
+                )
+            ]
+        findings = []
+        told = [(known, *self._explained(known, results)) for known in self.known]
+        while left:
+            known, explained, _ = max(told, key=lambda row: (len(row[1] & left), row[2]))
+            if not explained & left:
+                break
+            what = f"Your numbers are exactly those of {known.what}."
+            if self.parts:
+                which = " and ".join(f"`{self.parts[i]}`" for i in sorted(explained & left))
+                what = f"{which}: your numbers are exactly those of {known.what}."
+            findings.append(Finding(known.code, what, known.hint, known.kind))
+            left -= explained
+        return findings + [self._unnamed(results, expected, i) for i in sorted(left)]
+
+    def _explained(self, known: Known, results: list[Parts]) -> tuple[set[int], bool]:
+        """The parts that are what this mistake gives in every case, and whether that is all it says something of."""
+        values = [self.evaluate(known.wrong, case) for case in self.cases]
+        claimed = {i for i, value in enumerate(values[0]) if value is not None}
+        same = {
+            i
+            for i in claimed
+            if all(close(got[i], value[i], ALIKE) for got, value in zip(results, values, strict=True))
+        }
+        return same, same == claimed
+
+    def _unnamed(self, results: list[Parts], expected: list[Parts], i: int) -> Finding:
+        name = f" `{self.parts[i]}`" if self.parts else " the result"
+        for case, gots, wants in zip(self.cases, results, expected, strict=True):
+            got, want = gots[i], wants[i]
+            if close(got, want):
+                continue
+            if want.shape == () and got.size == 1:
+                got = got.reshape(())
+            if got.shape != want.shape:
+                return Finding(
+                    "wrong-shape",
+                    f"With {said(case)},{name} has shape {got.shape} instead of {want.shape}.",
+                    _shape_hint(got.shape, want.shape),
+                )
+            index = tuple(int(k) for k in np.argwhere(~_near(got, want))[0])
+            at = f", element {index}" if index else ""
+            finite = np.isfinite(got[index]) or not np.isfinite(want[index])
+            return Finding(
+                "wrong-numbers" if finite else "not-finite",
+                f"With {said(case)},{name}{at}: expected {want[index]:.9g}, got {got[index]:.9g}.",
+                "Work this case by hand for one number." if finite else "Which step divides by zero, or overflows?",
+            )
+        raise AssertionError("nothing is wrong")
+
+
+def not_a_function(candidate: Any) -> list[Finding]:
+    """A finding if the candidate is no function; the empty list, to which more is added, if it is one."""
+    if callable(candidate) and not isinstance(candidate, type):
+        return []
+    if candidate is None or candidate is Ellipsis:
+        return [Finding("blank", "There is no answer here yet.", "Write the function, and pass it.")]
+    what = f"check needs your function itself; this is of type {type(candidate).__name__}."
+    return [Finding("wrong-type", what, "Pass the function, without parentheses.")]
+
+
+def as_array(value: Any) -> np.ndarray:
+    """``value`` as a float64 array: a number, an array, a tensor, or lists of them. Raises TypeError or ValueError."""
+    if isinstance(value, Tensor):
+        value = value.detach().cpu().numpy()
+    elif isinstance(value, (list, tuple)) and any(isinstance(item, (Tensor, list, tuple)) for item in value):
+        value = np.stack([as_array(item) for item in value])
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"these are no real numbers, but {array.dtype}")
+    return array.astype(np.float64)
+
+
+def close(got: np.ndarray, want: np.ndarray, rounding: float = ROUNDING) -> bool:
+    """Whether a result has this shape and, up to rounding, these numbers. One number may come in an array of one."""
+    if want.shape == () and got.size == 1:
+        got = got.reshape(())
+    return got.shape == want.shape and bool(_near(got, want, rounding).all())
+
+
+def _near(got: np.ndarray, want: np.ndarray, rounding: float = ROUNDING) -> np.ndarray:
+    size = np.max(np.abs(want), initial=0.0, where=np.isfinite(want)) or 1.0
+    return np.isclose(got, want, rtol=RIGHT, atol=rounding * size, equal_nan=True)
+
+
+def _single(got: np.ndarray, want: np.ndarray) -> bool:
+    if got.size != want.size:
+        return False
+    got, want = got.ravel(), want.ravel()
+    size = np.max(np.abs(want), initial=0.0, where=np.isfinite(want))
+    with np.errstate(over="ignore"):
+        exact = np.array_equal(got, got.astype(np.float32).astype(np.float64), equal_nan=True)
+    return exact and np.allclose(got, want, rtol=SINGLE, atol=SINGLE * SINGLE * size, equal_nan=True)
+
+
+def said(case: dict[str, Any]) -> str:
+    """The arguments of a call in words: short vectors in full, functions by their docstring."""
+    return ", ".join(f"{name}{_value(value)}" for name, value in case.items())
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        if value.ndim == 1 and 0 < value.size <= 5:
+            return f"={np.array2string(value, precision=4, separator=', ')}"
+        return f" of shape {value.shape}"
+    return f" = {value.__doc__}" if callable(value) else f"={value}"
+
+
+def _kind_of(value: Any) -> str:
+    if value is None:
+        return "None"
+    if isinstance(value, np.ndarray):
+        return f"an array of {value.dtype}"
+    return f"something of type {type(value).__name__}"
+
+
+def _written(arguments: dict[str, Any], case: dict[str, Any]) -> list[Finding]:
+    changed = [
+        name
+        for name, value in case.items()
+        if isinstance(value, np.ndarray) and not np.array_equal(np.asarray(arguments[name]), value, equal_nan=True)
+    ]
+    if not changed:
+        return []
+    what = f"The function changes its arguments in place: {', '.join(f'`{name}`' for name in changed)}."
+    return [Finding("input-written", what, "Work on a copy, and return new arrays.")]
+
+
+def _shape_hint(got: tuple[int, ...], want: tuple[int, ...]) -> str:
+    if [n for n in got if n != 1] == [n for n in want if n != 1]:
+        return "An axis of length 1 too many or too few."
+    if got == want[::-1]:
+        return "Rows and columns are exchanged."
+    if len(got) == len(want) and got[1:] == want[1:]:
+        return "Count the rows: which is the first, which the last?"
+    return "Which shape does the exercise ask for?"

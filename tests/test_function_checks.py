@@ -1,0 +1,331 @@
+"""The references behind the exercises on functions and numbers, held against torch and against brute force."""
+
+from __future__ import annotations
+
+import math
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from course_lib.checks import EXERCISES
+from course_lib.checks.functions import JUDGES
+from course_lib.checks.functions.common import ALIKE, Numeric, as_array, close
+from course_lib.checks.functions.sharpness import _large
+from course_lib.checks.numbers import ANSWERS, judge_number
+from course_lib.checks.report import REMARK
+
+NUMERIC = {name: judge for name, judge in JUDGES.items() if isinstance(judge, Numeric)}
+
+
+def judged(exercise, function):
+    return JUDGES[exercise](function, lambda _: None)
+
+
+# ---------------------------------------------------------------------------------------------------- catalogues
+
+
+def test_every_exercise_has_its_judge():
+    kinds = {kind: {e.id for e in EXERCISES.values() if e.kind == kind} for kind in ("function", "number")}
+    assert set(JUDGES) == kinds["function"]
+    assert set(ANSWERS) == kinds["number"]
+
+
+@pytest.mark.parametrize("exercise", NUMERIC)
+def test_mistakes_differ_from_the_answer_and_from_each_other(exercise):
+    judge = NUMERIC[exercise]
+    values = {known.code: [judge.evaluate(known.wrong, case) for case in judge.cases] for known in judge.known}
+    assert len(values) == len(judge.known) >= 10
+    right = [judge.evaluate(judge.right, case) for case in judge.cases]
+    assert not [code for code, value in values.items() if alike(value, right)]
+    claims = {code: [part is None for part in value[0]] for code, value in values.items()}
+    pairs = [(a, b) for a, b in combinations(values, 2) if claims[a] == claims[b]]
+    assert not [(a, b) for a, b in pairs if alike(values[a], values[b])]
+
+
+def alike(one, other):
+    return all(
+        close(a, b, ALIKE)
+        for mine, theirs in zip(one, other, strict=True)
+        for a, b in zip(mine, theirs, strict=True)
+        if a is not None and b is not None
+    )
+
+
+@pytest.mark.parametrize("exercise", NUMERIC)
+def test_every_mistake_is_named_by_its_own_code(exercise):
+    judge = NUMERIC[exercise]
+    for known in judge.known:
+
+        def handed_in(known=known, **case):
+            arrays = {
+                name: value.numpy() if judge.tensors and hasattr(value, "numpy") else value
+                for name, value in case.items()
+            }
+            wrong, right = judge.evaluate(known.wrong, arrays), judge.evaluate(judge.right, arrays)
+            parts = tuple(r if w is None else w for w, r in zip(wrong, right, strict=True))
+            return parts if judge.parts else parts[0]
+
+        assert judged(exercise, handed_in)[0].code == known.code
+
+
+def test_a_mistake_in_each_part_is_told_for_each():
+    def two_conventions(gradients, lrs, momentum):
+        return -gradients, lrs[:, None] * gradients
+
+    findings = judged("two_conventions", two_conventions)
+    assert [(finding.code, finding.what.split("`")[1]) for finding in findings] == [
+        ("no-momentum", "inside"),
+        ("wrong-numbers", "outside"),
+    ]
+
+
+def test_parts_that_nobody_knows_are_each_located():
+    def best_step(curvatures):
+        return 0.123, 0.456
+
+    assert [finding.what.split("`")[1] for finding in judged("best_step", best_step)] == ["lr", "factor"]
+
+
+def test_a_random_start_is_fine_and_remarked_upon():
+    def sharpness(loss, point, iterations=200):
+        v = torch.randn(len(point), dtype=torch.float64)
+        for _ in range(iterations):
+            hv = torch.autograd.functional.vhp(loss, point, v / v.norm())[1]
+            value, v = v @ hv / v.norm(), hv
+        return value
+
+    before = torch.random.get_rng_state()
+    assert [(finding.code, finding.kind) for finding in judged("sharpness", sharpness)] == [("random-state", REMARK)]
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    ("value", "shape"),
+    [(3, ()), (np.float32(2), ()), (torch.tensor([1.0], requires_grad=True), (1,)), ([torch.zeros(2), [1, 2]], (2, 2))],
+)
+def test_numbers_of_any_make_are_read(value, shape):
+    assert as_array(value).shape == shape
+
+
+@pytest.mark.parametrize("value", [None, "3", True, 1j, [[1.0], [1.0, 2.0]], object(), (x for x in (1.0,))])
+def test_what_is_no_number_is_refused(value):
+    with pytest.raises((TypeError, ValueError)):
+        as_array(value)
+
+
+# ---------------------------------------------------------------------------------------------------- references
+
+
+def cases(exercise):
+    judge = NUMERIC[exercise]
+    return [(case, judge.evaluate(judge.right, case)) for case in judge.cases]
+
+
+def torch_walk(optimizer, gradient, start, steps):
+    p = torch.tensor(start, requires_grad=True)
+    stepper, points = optimizer([p]), [p.detach().clone()]
+    for _ in range(steps):
+        p.grad = torch.tensor(gradient(p.detach().numpy()))
+        stepper.step()
+        points.append(p.detach().clone())
+    return torch.stack(points).numpy()
+
+
+def test_gradient_descent_is_torchs_sgd():
+    for case, (right,) in cases("gradient_descent"):
+        walk = torch_walk(
+            lambda p, lr=case["lr"]: torch.optim.SGD(p, lr=lr), case["gradient"], case["start"], case["steps"]
+        )
+        assert close(right, walk)
+
+
+def test_lookahead_is_torchs_nesterov_seen_from_behind_the_lookahead():
+    for case, (right,) in cases("nesterov_lookahead"):
+        if not case["momentum"]:
+            continue
+        walk = torch_walk(
+            lambda p, case=case: torch.optim.SGD(p, lr=case["lr"], momentum=case["momentum"], nesterov=True),
+            case["gradient"],
+            case["start"],
+            case["steps"],
+        )
+        ahead = right + case["momentum"] * np.diff(right, axis=0, prepend=right[:1])
+        assert close(ahead, walk)
+
+
+def test_best_step_beats_all_steps_around_it():
+    for case, (lr, factor) in cases("best_step"):
+        worst = [np.max(np.abs(1 - lr * scale * case["curvatures"])) for scale in (1, 0.999, 1.001)]
+        assert math.isclose(worst[0], factor, abs_tol=1e-12)
+        assert worst[0] < min(worst[1:])
+
+
+def test_optimal_momentum_is_the_best_spectral_radius():
+    def radius(lr, momentum, curvatures):
+        step = [[[1 + momentum - lr * c, -momentum], [1, 0]] for c in curvatures]
+        return np.abs(np.linalg.eigvals(step)).max()
+
+    for case, (lr, momentum, factor) in cases("optimal_momentum"):
+        assert math.isclose(radius(lr, momentum, case["curvatures"]), factor, rel_tol=1e-5, abs_tol=1e-7)
+        for r, m in ((0.98, 1), (1.02, 1), (1, 0.98), (1, 1.02)):
+            assert radius(r * lr, m * momentum, case["curvatures"]) > factor - 1e-12
+
+
+def test_noise_floor_is_where_the_recurrence_of_the_variance_ends():
+    for case, (right,) in cases("noise_floor"):
+        lr, curvature, noise = case.values()
+        s = 0.0
+        for _ in range(200_000):
+            s = (1 - lr * curvature) ** 2 * s + (lr * noise) ** 2
+            if s > 1e6:
+                break
+        if math.isinf(right):
+            assert s > 1e3
+        elif lr * curvature > 1e-4:  # below, the recurrence takes longer than anyone waits
+            assert math.isclose(s, right, rel_tol=1e-9)
+
+
+def test_accumulated_gradient_is_autograds():
+    rng = np.random.default_rng(0)
+    inputs, targets, counts = rng.normal(size=(6, 3)), rng.normal(size=6), np.array([3, 1, 2])
+    w = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+
+    def gradient(rows):
+        loss = ((torch.tensor(inputs[rows]) @ w - torch.tensor(targets[rows])) ** 2).mean()
+        return torch.autograd.grad(loss, w)[0].numpy()
+
+    means = np.stack([gradient(rows) for rows in np.split(np.arange(6), np.cumsum(counts)[:-1])])
+    judge = NUMERIC["accumulated_gradient"]
+    assert close(judge.evaluate(judge.right, {"means": means, "counts": counts})[0], gradient(np.arange(6)))
+
+
+def test_two_conventions_outside_is_torchs_and_they_agree_while_lr_is_constant():
+    constant = []
+    for case, (outside, inside) in cases("two_conventions"):
+        p = torch.zeros(case["gradients"].shape[1], dtype=torch.float64, requires_grad=True)
+        optimizer = torch.optim.SGD([p], lr=1.0, momentum=case["momentum"])
+        moves = []
+        for g, lr in zip(case["gradients"], case["lrs"], strict=True):
+            before = p.detach().clone()
+            optimizer.param_groups[0]["lr"], p.grad = float(lr), torch.tensor(g)
+            optimizer.step()
+            moves.append((before - p.detach()).numpy())
+        assert np.allclose(outside, moves, rtol=1e-9, atol=1e-12)
+        if case["momentum"] and len(case["lrs"]) > 1:
+            constant.append(len(set(case["lrs"])) == 1)
+            assert close(outside, inside) == constant[-1]
+    assert {True, False} == set(constant)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")
+def test_sparse_adagrad_is_torchs_on_the_gradient_of_an_embedding():
+    for case, (table, sums) in cases("sparse_adagrad"):
+        embedding = nn.Embedding.from_pretrained(torch.tensor(case["table"]), freeze=False, sparse=True)
+        optimizer = torch.optim.Adagrad(embedding.parameters(), lr=case["lr"], eps=case["eps"])
+        optimizer.state[embedding.weight]["sum"] = torch.tensor(case["sums"])
+        (embedding(torch.tensor(case["rows"])) * torch.tensor(case["grads"])).sum().backward()
+        optimizer.step()
+        assert close(table, embedding.weight.detach().numpy())
+        assert close(sums, optimizer.state[embedding.weight]["sum"].numpy())
+
+
+def test_centered_divisor_is_what_torch_divides_by():
+    for case, (right,) in cases("centered_divisor"):
+        p = torch.zeros(case["gradients"].shape[1], dtype=torch.float64, requires_grad=True)
+        optimizer = torch.optim.RMSprop([p], lr=1.0, alpha=case["alpha"], eps=case["eps"], centered=True)
+        for g, divisor in zip(case["gradients"], right, strict=True):
+            before, p.grad = p.detach().clone(), torch.tensor(g)
+            optimizer.step()
+            assert np.allclose((before - p.detach()).numpy() * divisor, g, rtol=1e-6, atol=1e-12)
+
+
+def test_rectifier_is_torchs():
+    for case, (right,) in cases("rectifier"):
+        if case["t"] > 10_000:
+            continue
+        p = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+        optimizer = torch.optim.RAdam([p], lr=1.0, betas=(0.0, case["beta2"]), eps=1e-12)
+        for _ in range(case["t"]):
+            before, p.grad = p.item(), torch.ones(1, dtype=torch.float64)
+            optimizer.step()
+        assert math.isclose(
+            before - p.item(), right or 1.0, rel_tol=1e-6
+        )  # with g = 1 throughout, m_hat / sqrt(v_hat) is 1
+
+
+def test_sharpness_of_the_large_loss_by_a_product_with_its_own_eigenvector():
+    case, right = _large()
+    x, v = torch.tensor(case.point, requires_grad=True), torch.ones(len(case.point), dtype=torch.float64)
+    (g,) = torch.autograd.grad(case.loss(x), x, create_graph=True)
+    for _ in range(40):
+        v = v / v.norm()
+        (hv,) = torch.autograd.grad(g, x, v, retain_graph=True)
+        value, v = v @ hv, hv
+    assert math.isclose(value, right, rel_tol=1e-9)
+
+
+# ------------------------------------------------------------------------------------------------------- numbers
+
+
+def test_largest_lr_is_where_descent_ceases_to_converge():
+    hessian = np.array([[3.0, 2.0], [2.0, 6.0]])
+
+    def converges(lr):
+        return np.abs(np.linalg.eigvalsh(np.eye(2) - lr * hessian)).max() < 1
+
+    lr = ANSWERS["largest_lr"].value
+    assert converges(0.9999 * lr)
+    assert not converges(1.0001 * lr)
+
+
+def test_coasting_distance_adagrad_step_and_adadeltas_first_step_are_torchs():
+    p = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    sgd = torch.optim.SGD([p], lr=0.01, momentum=0.9)
+    for t in range(1000):
+        if t == 500:
+            start = p.item()
+        p.grad = torch.full((1,), float(t < 500), dtype=torch.float64)
+        sgd.step()
+    assert math.isclose(start - p.item(), ANSWERS["coasting_distance"].value, rel_tol=1e-9)
+
+    p = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    adadelta = torch.optim.Adadelta([p])
+    p.grad = torch.ones(1, dtype=torch.float64)
+    adadelta.step()
+    assert math.isclose(-p.item(), ANSWERS["adadelta_first_step"].value, rel_tol=1e-9)
+
+    steps = 0.37 / np.sqrt(np.cumsum(np.full(10_100, 0.37**2)))
+    first = 1 + int(np.argmax(steps <= 0.01 * steps[0] * (1 + 1e-9)))
+    assert first == ANSWERS["adagrad_step"].value
+
+
+@pytest.mark.parametrize("exercise", ANSWERS)
+def test_slips_are_told_apart_and_the_answer_passes_in_any_type(exercise):
+    answer = ANSWERS[exercise]
+    for value in (answer.value, np.float64(answer.value), torch.tensor(answer.value, dtype=torch.float64)):
+        assert not judge_number(exercise, value)
+    for slip in answer.slips:
+        assert [(f.code, f.kind) for f in judge_number(exercise, slip.value)] == [(slip.code, slip.kind)]
+    assert judge_number(exercise, None)[0].code == "blank"
+    assert judge_number(exercise, str(answer.value))[0].code == "wrong-type"
+    assert judge_number(exercise, -answer.value)[0].code in ("sign", "signed")
+
+
+def test_a_rounded_answer_is_told_from_a_wrong_one():
+    assert not judge_number("largest_lr", 0.2857)
+    assert judge_number("largest_lr", 0.29)[0].code == "not-exact"
+    assert judge_number("adagrad_step", 10_050)[0].code == "not-exact"
+    assert [judge_number("adagrad_step", n)[0].code for n in (9_999, 10_001)] == ["counted-from-zero", "one-too-many"]
+
+
+@given(st.sampled_from(sorted(ANSWERS)), st.floats(allow_nan=True, allow_infinity=True) | st.integers())
+def test_any_number_gets_a_verdict(exercise, value):
+    findings = judge_number(exercise, value)
+    answer = ANSWERS[exercise]
+    assert bool(findings) != math.isclose(value, answer.value, rel_tol=answer.tolerance)
+    assert all(finding.what and finding.hint for finding in findings)
