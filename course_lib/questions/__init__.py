@@ -1,4 +1,4 @@
-"""The question bank: YAML in ``bank/``, one file an area, validated; shown in notebooks; proved by ``evidence.py``.
+"""The question bank: YAML in ``bank/``, one file an area, validated; shown in notebooks; proved by ``evidence/``.
 
 ``load()`` reads the bank, ``get(id)`` returns a question, ``show(id)`` displays it with the answer folded,
 ``prove(id)`` runs its evidence. Reading and showing import neither torch nor matplotlib.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 
 from course_lib.questions.loader import get
@@ -15,16 +14,11 @@ def evidence_function(name: str) -> Callable[..., float | None]:
     Raises:
         ValueError: there is none of that name.
     """
-    from course_lib.questions import evidence
+    from course_lib.questions.evidence import FUNCTIONS
 
-    functions = {
-        key: value
-        for key, value in vars(evidence).items()
-        if inspect.isfunction(value) and value.__module__ == evidence.__name__ and not key.startswith("_")
-    }
-    if name not in functions:
-        raise ValueError(f"There is no evidence function {name!r}. Allowed: {', '.join(sorted(functions))}.")
-    return functions[name]
+    if name not in FUNCTIONS:
+        raise ValueError(f"There is no evidence function {name!r}. Allowed: {', '.join(sorted(FUNCTIONS))}.")
+    return FUNCTIONS[name]
 
 
 def prove(question: Question | str) -> float | None:

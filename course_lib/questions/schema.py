@@ -15,7 +15,9 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Area = Literal[
-    "foundations",
+    "gradient_descent",
+    "momentum",
+    "adaptive_rates",
     "adam",
     "adamw",
     "adam-vs-sgd",
@@ -149,7 +151,7 @@ class Source(Strict):
 
 
 class Evidence(Strict):
-    """What proves the answer: a function of ``evidence.py``, or the cells of a notebook that carry a tag."""
+    """What proves the answer: a function of ``evidence/``, or the cells of a notebook that carry a tag."""
 
     function: _Snake | None = None
     notebook: _Notebook | None = None
@@ -284,4 +286,4 @@ class Question(Strict):
 
 
 AREAS: tuple[str, ...] = get_args(Area)
-"""The twenty areas of the blueprint, in its order."""
+"""The areas of the bank, in the order of the course."""
