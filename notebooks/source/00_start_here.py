@@ -292,6 +292,9 @@ assert REGISTRY["adamw"].state_bytes_per_param * 7e9 == 56e9
 # bytes does Adam remember for 7 billion float32 parameters?* Somebody answered from memory:
 
 # %%
+from course_lib import progress
+
+progress.pause()      # a rehearsal: nothing that is checked in this notebook counts as your work
 report = check("adam_state_bytes", 4 * 7e9)
 print(report)
 assert not report.passed
@@ -311,9 +314,9 @@ hint("adam_state_bytes")
 # | | notebook | asks | state |
 # |---|---|---|---|
 # | 00 | start_here | what is this course, and is the gap real? | you are here |
-# | 01 | gradient_descent | how fast, and what does conditioning do? | coming |
-# | 02 | momentum | why does memory help? | coming |
-# | 03 | adaptive_rates | one rate for each weight: AdaGrad, RMSProp | coming |
+# | 01 | [gradient_descent](01_gradient_descent.ipynb) | what sets the learning rate, and why do mini-batches work? | ready |
+# | 02 | [momentum](02_momentum.ipynb) | what does memory buy, and when nothing? | ready |
+# | 03 | [adaptive_rates](03_adaptive_rates.ipynb) | why should each weight have its own rate? | ready |
 # | 04 | [adam](04_adam.ipynb) | could you have invented it? | ready |
 # | 05 | [adamw](05_adamw.ipynb) | why is L2 not weight decay? | ready |
 # | 06 | why_adam | which explanations survive an experiment? | coming |
@@ -337,7 +340,8 @@ hint("adam_state_bytes")
 #    of learning.
 # 2. **Derive with a pen.** Each step of mathematics is followed by the cell that does exactly that step.
 # 3. **Do the exercises** in the folder `exercises`, one notebook for each topic, such as
-#    [exercises/04_adam](../exercises/04_adam.ipynb). The blank-page versions are what an interviewer asks for.
+#    [exercises/01_gradient_descent](../exercises/01_gradient_descent.ipynb). The blank-page versions are what an
+#    interviewer asks for.
 # 4. **Check.** In the notebook with `check(...)`, or all at once in a terminal: `course check` prints a table of passed,
 #    not yet and untouched; `course check adamw` looks at one exercise.
 # 5. **Take hints in order.** `hint("adamw")` goes from a question to nearly the answer. The folder `solutions` has the
@@ -345,20 +349,26 @@ hint("adam_state_bytes")
 # 6. **Speak.** Each notebook closes with questions as they are asked. Answer aloud, one minute by the clock, before you
 #    open the answer.
 #
+# Every verdict and every hint is remembered, on your own disk alone: `course progress` shows how far you are and what to
+# do next, and so does `progress.show()` in a notebook, after `from course_lib import progress`. An answer that you want
+# to write again is made blank by `course reset adamw`, which keeps a copy.
+#
 # If a run was interrupted or a cell looks odd: *Kernel → Restart Kernel and Run All Cells*.
 #
-# **Two weeks, an hour a day**, with what is ready now:
+# **Two weeks, an hour a day**, with what is ready now. The notebooks tell one story, from one step downhill to AdamW, so
+# take them in order:
 #
 # | days | do |
 # |---|---|
 # | 1 | this notebook, with the knobs |
-# | 2-4 | 04_adam: sections 1 to 4 with a pen, then the rest |
-# | 5-6 | exercises of 04, guided; read what the checks name |
-# | 7 | all questions of 04 aloud; nothing new |
-# | 8-9 | 05_adamw |
-# | 10-11 | exercises of 05, and momentum and RMSProp from 02 and 03 |
+# | 2-3 | 01_gradient_descent, then its exercises |
+# | 4-5 | 02_momentum with a pen, then its exercises |
+# | 6-7 | 03_adaptive_rates, then its exercises |
+# | 8-9 | 04_adam: sections 1 to 4 with a pen, then the rest |
+# | 10 | exercises of 04, guided; read what the checks name |
+# | 11 | 05_adamw, then its exercises |
 # | 12 | Adam and AdamW from a blank page, against the clock |
-# | 13 | all questions of 04 and 05 aloud, to somebody |
+# | 13 | all questions of 01 to 05 aloud, to somebody |
 # | 14 | the wrong ones again; then the question below |
 #
 # ## 10. In the interview

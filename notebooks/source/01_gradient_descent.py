@@ -408,8 +408,8 @@ assert compare("sum over total", summed[0], whole[0], tol=1e-12) and error > 0.3
 
 # %% [markdown]
 # Each example of the smallest piece counts 32 times as much as one of the largest. Sum the losses and divide by the
-# *total* count. Hugging Face's trainer and others had the mean of means until October 2024 (transformers issue 34191),
-# and a loss curve hardly shows it. Across GPUs it is the same mistake again.
+# *total* count. Hugging Face's trainer and others had the mean of means until October 2024 (transformers, pull request
+# 34191), and a loss curve hardly shows it. Across GPUs it is the same mistake again.
 #
 # ### 3.10 What is left
 #
@@ -565,6 +565,45 @@ except RuntimeError as refusal:
 
 # %% [markdown]
 # ## 9. In the interview
+#
+# Six questions from the bank, two at a time. Say your answer aloud first, in a minute, then unfold theirs; the cell
+# after each pair proves both.
+
+# %%
+from course_lib import questions
+
+questions.show("gd-largest-lr")
+questions.show("gd-edge-of-stability")
+
+# %% tags=["evidence-gd-largest-lr", "evidence-gd-edge-of-stability"]
+ends = [abs(descend(lambda x: x @ H @ x / 2, np.ones(5), x * 2 / 10, 1000)[-1]).max() for x in (0.99, 1.01)]
+assert ends[0] < 1e-3 and ends[1] > 1e6
+edge = {name: all(abs(x - 1) < 0.05 for x in r[-5:]) for name, r in ratio.items()}
+assert all(edge.values())
+print("1% below 2/L it converges, 1% above it does not; sharpness * lr / 2 ends within 5% of 1:", edge)
+
+# %%
+questions.show("gd-noise-floor")
+questions.show("gd-linear-scaling")
+
+# %% tags=["evidence-gd-noise-floor", "evidence-gd-linear-scaling"]
+measured = {lr: noisy_descent(np.full(1000, lr))[300:].mean() for lr in (0.2, 0.8)}
+assert all(np.isclose(variance, floor(lr), rtol=0.02) for lr, variance in measured.items())
+alike = [fit(B, 0.05 * B)[1] for B in (1, 8, 32)]
+assert np.ptp(alike) < 0.005 and min(table[n].values()) > 1
+print(f"floors {[round(floor(lr), 4) for lr in measured]}; loss at lr = 0.05 B, B = 1, 8, 32:", np.round(alike, 3))
+
+# %%
+questions.show("gd-mean-of-means")
+questions.show("gd-slow-waves")
+
+# %% tags=["evidence-gd-mean-of-means", "evidence-gd-slow-waves"]
+questions.prove("gd-mean-of-means")      # asserts that the code above is wrong, and right with its line repaired
+questions.prove("gd-slow-waves")         # asserts the undamped wave on torch's SGD without zero_grad
+z = np.roots([1, -(2 - 0.01), 1])        # x_{t+1} - x_t = x_t - x_{t-1} - lr h x_t, for lr h = 0.01
+assert np.allclose(abs(z), 1) and error > 0.7
+wave = 2 * np.pi / abs(np.angle(z[0]))
+print(f"mean of means: gradient wrong by {error:.0%}; no zero_grad: a wave of {wave:.0f} steps")
 
 # %% [markdown]
 # ## 10. Sources

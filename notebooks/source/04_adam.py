@@ -67,6 +67,9 @@ plots.show(plots.lines_grid([
 # %% [markdown]
 # ## 3. The derivation
 #
+# Notebook 03 ended with two debts: a divided gradient scatters, and an average that begins at zero is too small. Both are
+# paid here, in 3.2 and 3.4. If you begin the course with this notebook, 3.1 to 3.3 tell what you need of the others.
+#
 # ### 3.1 One learning rate, two scales
 #
 # SGD subtracts $\text{lr}\cdot g$. One often reads that SGD updates all parameters by the same size. It is the *rate*
@@ -133,19 +136,14 @@ assert v[0] == v[1]      # curvatures 1 and 100, equal gradients: equal v
 # \qquad \mathbb E[v_t]=(1-\beta_2^{\,t})\;\mathbb E[g^2].$$
 #
 # Both are too small by a known factor. Divide it out: $\hat m_t=m_t/(1-\beta_1^t)$, $\hat v_t=v_t/(1-\beta_2^t)$. The
-# power belongs to $\beta$ alone; some write $(1-\beta)^t$.
+# power belongs to $\beta$ alone; some write $(1-\beta)^t$. Without correction the step is wrong by
+# $(1-\beta_1^t)/\sqrt{1-\beta_2^t}$: too long or too short, depending on $\beta_2$.
 
 # %%
 t = np.arange(1, 1001)
 assert compare("bias of m", ema(np.ones(1000), 0.9), 1 - 0.9**t)
 assert compare("bias of v", ema(np.ones(1000), 0.999), 1 - 0.999**t)
 print(f"t = 10: 1 - beta2^t = {1 - 0.999**10:.5f}, (1 - beta2)^t = {0.001**10:.0e}")
-
-# %% [markdown]
-# Without correction the step is wrong by $(1-\beta_1^t)/\sqrt{1-\beta_2^t}$: too long or too short, depending on
-# $\beta_2$.
-
-# %%
 error = {f"beta2 = {beta2}": (1 - 0.9**t) / np.sqrt(1 - beta2**t) for beta2 in (0.999, 0.99, 0.95)}
 for name, wrong in error.items():
     print(f"{name:13} t = 1: {wrong[0]:.3f}   largest {wrong.max():.2f} at t = {wrong.argmax() + 1}")
@@ -348,6 +346,32 @@ for step in (1, 1000):
 assert np.ptp(largest) == 0 and divisor[0] > 20 * divisor[-1]
 
 # %% [markdown]
+# ### 3.11 Three relatives
+#
+# **Adamax** (same paper) averages $|g|^p$ and takes the $p$-th root. For $p\to\infty$ that is the largest recent
+# gradient: $u_t=\max(\beta_2u_{t-1},|g_t|)$. **NAdam** (Dozat 2016) puts notebook 02's look-ahead into the numerator:
+# $\mu_{t+1}m_t$ instead of $\beta_1m_{t-1}$, where $\mu_t$ rises from $\beta_1/2$ to $\beta_1$. **RAdam** answers the
+# scatter of section 3.4. It counts the gradients behind $\hat v$,
+#
+# $$\rho_t=\rho_\infty-\frac{2t\beta_2^t}{1-\beta_2^t},\quad\rho_\infty=\frac{2}{1-\beta_2}-1,\qquad
+# r_t=\sqrt{\frac{(\rho_t-4)(\rho_t-2)\,\rho_\infty}{(\rho_\infty-4)(\rho_\infty-2)\,\rho_t}},$$
+#
+# and multiplies the step by $r_t$. While $\rho_t\le5$ (the paper: 4) it does not divide at all. On a gradient of 10:
+
+# %%
+rho_inf, k = 2 / (1 - 0.999) - 1, t[:8]
+rho = rho_inf - 2 * k * 0.999**k / (1 - 0.999**k)
+r = np.sqrt(np.maximum(rho - 4, 0) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
+for entry in (REGISTRY[key] for key in ("adamax", "nadam", "radam")):
+    mine, theirs = (steps_of(make, np.full((8, 1), 10.0))[:, 0] for make in (entry.make, entry.production))
+    assert compare(entry.name, mine, theirs)
+    print("                ", theirs.round(2))
+assert compare("r, from step 6", theirs, np.where(rho > 5, r, 10))
+
+# %% [markdown]
+# RAdam's first five steps are SGD's, ten times lr long. NAdam's soon fall short of lr: torch averages with $\beta_1$
+# but corrects by the product of the $\mu_i$. The paper has $\mu_t$ in both.
+#
 # ## 4. The whole
 #
 # Fifteen lines, in the paper's order:
@@ -458,18 +482,19 @@ assert sum(mixed.values()) == 16 == sum(dict(weights=4, gradients=4, m=4, v=4).v
 #
 # ## 6. Turn the knobs
 #
-# Adam's first hundred steps on one parameter. Predict before you run: `noise = 0`; `noise = 10`;
-# `betas = (0.9, 0.95)`; `eps = 1`; `scale = 1e-8`; `betas = (0, 0)`.
+# Adam's first hundred steps on one parameter whose gradient is always 1, but for one shock. In section 3.8 a spike
+# lengthened the step. Predict before you run: does it here? Then move one slider at a time: a shock at step 1; beta2
+# at 0.95; both betas at 0; epsilon at 1.
 
 # %%
-betas, eps, scale, noise = (0.9, 0.999), 1e-8, 1.0, 1.0      # change these
-g = scale * (1 + noise * np.random.default_rng(0).standard_normal((100, 1)))
-uncorrected = ema(g, betas[0]) / (np.sqrt(ema(g**2, betas[1])) + eps)
-series = {"Adam": steps_of(Adam, g, betas=betas, eps=eps)[:, 0], "without correction": uncorrected[:, 0]}
-plots.show(plots.lines(series, title=f"{betas=}, {eps=}, {scale=}, {noise=}", xlabel="t", ylabel="step (units of lr)"),
-           alt="With the numbers given, Adam stays near one lr and the uncorrected rule is several times longer.")
+from course_lib import widgets
+
+widgets.explore_first_steps(shock=100.0, shock_at=50)
 
 # %% [markdown]
+# It shortens it. After 50 steps $\hat v$ is nearly the plain mean of 50 squares, so that the shock counts for a
+# fiftieth; after 4,000 steps it counts for a thousandth, $1-\beta_2$, and $\hat v$ is taken by surprise.
+#
 # ## 7. How it breaks
 #
 # Six formulas with one mistake each, on a gradient of 1e-5 that turns around after 100 steps:
@@ -534,6 +559,7 @@ print(f"in place: the norm logged after three uses is {p.grad.norm():.1f}, backw
 # | `adam` | the whole optimizer, guided |
 # | `adam_blank` | the same on an empty page, with groups, closures and resume |
 # | `adam_state_bytes` | a number: the bytes of a model's optimizer state |
+# | `rectifier` | RAdam's $r_t$, and 0 where the step is not adapted |
 
 # %% [markdown]
 # ## 9. In the interview
@@ -579,7 +605,8 @@ print("steady steps", steady.round(3), "with t stuck at 1:", stuck)
 # %% [markdown]
 # ## 10. Sources
 #
-# - Kingma & Ba 2015, *Adam* (1412.6980): Algorithm 1; efficient form and step bound, section 2; correction, section 3.
+# - Kingma & Ba 2015, *Adam* (1412.6980): Algorithm 1; efficient form and step bound, section 2; correction, section 3;
+#   Adamax, section 7.1. Dozat 2016, *Incorporating Nesterov Momentum into Adam* (ICLR workshop).
 # - Duchi et al. 2011, AdaGrad (JMLR 12); Tieleman & Hinton 2012, RMSProp (lecture 6e).
 # - Reddi et al. 2018, *On the Convergence of Adam and Beyond* (1904.09237).
 # - Zhang et al. 2022, *Adam Can Converge Without Any Modification On Update Rules* (2208.09632).

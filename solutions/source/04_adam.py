@@ -26,6 +26,11 @@ import torch
 
 from course_lib.checks import check, hint
 
+# %% tags=["solution-only"]
+from course_lib import progress
+
+progress.pause()      # what is checked from here on does not count as your own work
+
 # %% [markdown]
 # ## 1. One bias-corrected moment
 #
@@ -187,7 +192,39 @@ check("adam_blank", Adam)
 # the closure runs first, once, with gradients on.
 
 # %% [markdown]
-# ## 5. The bytes Adam remembers
+# ## 5. RAdam's rectifier
+#
+# *Level 2, 10 minutes, id `rectifier`.* Return the factor $r_t$, a float, by which RAdam multiplies Adam's step at
+# $t = 1, 2, \ldots$ (Liu et al. 2020, Algorithm 2):
+#
+# $$ \rho_\infty = \frac{2}{1-\beta_2} - 1, \qquad \rho_t = \rho_\infty - \frac{2t\,\beta_2^t}{1-\beta_2^t}, \qquad
+# r_t = \sqrt{\frac{(\rho_t-4)(\rho_t-2)\,\rho_\infty}{(\rho_\infty-4)(\rho_\infty-2)\,\rho_t}} . $$
+#
+# Where $\rho_t \le 5$ return 0.0: there torch's RAdam does not adapt the step at all.
+
+
+# %% tags=["exercise:rectifier"]
+def rectifier(t, beta2):
+    ### BEGIN SOLUTION
+    rho_inf = 2 / (1 - beta2) - 1
+    rho = rho_inf - 2 * t * beta2**t / (1 - beta2**t)
+    if rho <= 5:
+        return 0.0
+    return math.sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
+    ### END SOLUTION
+
+
+# %% tags=["check:rectifier"]
+check("rectifier", rectifier)
+
+# %% [markdown] tags=["solution-only"]
+# $\rho_t$ counts the gradients that $\hat v_t$ rests on: 1 at $t = 1$, and nearly $t$ as long as $t$ is well below
+# $1/(1-\beta_2)$. For $\rho_t \le 4$ the variance of $1/\sqrt{\hat v_t}$ is infinite, and the root would be of a negative
+# number or of zero: hence the test first. The paper draws the line at 4, torch at 5, which for $\beta_2 = 0.999$ means four
+# and five steps of plain averaged SGD.
+
+# %% [markdown]
+# ## 6. The bytes Adam remembers
 #
 # *Level 1, 5 minutes, id `adam_state_bytes`.* A model has $7 \times 10^9$ parameters. Adam keeps $m$ and $v$ in float32.
 # How many bytes are these two, over the whole model? (Bytes, not GB; no weights, no gradients, no master copy.)
