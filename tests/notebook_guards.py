@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from nbformat import NotebookNode
 
 IGNORED = "nbval-ignore-output"
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 LARGEST_PNG = 100_000  # bytes, decoded
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/~-])/(home|work|tmp|root|Users|var|opt|usr)/|\b[A-Z]:\\")
 
@@ -86,6 +87,8 @@ def faults_of_figures(notebook: NotebookNode) -> Iterator[str]:
     for number, cell in enumerate(code_cells(notebook), start=1):
         for output in cell.outputs:
             data = output.get("data", {})
+            if WIDGET_VIEW in data:
+                yield f"code cell {number} holds the view of a widget, which says 'model not found' until it is run"
             if "image/svg+xml" in data or "<svg" in data.get("text/html", ""):
                 yield f"code cell {number} holds an SVG, which nbval compares and which carries a date"
             if "image/png" not in data:

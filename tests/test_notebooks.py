@@ -11,7 +11,7 @@ from notebook_guards import faults, faults_of_metadata
 from tools.notebooks import ROOT, exercise_of, sources, target_of
 
 from course_lib import blanks
-from course_lib.sources import as_text, exercise_form, is_solution
+from course_lib.sources import as_text, executed_form, exercise_form, is_solution
 
 SOURCES = sources()
 
@@ -118,6 +118,8 @@ BREAK = {
     "cell 1 holds an absolute path": lambda n: n.cells[0].update(source="open('/home/someone/data')"),
     "cell 3 holds an absolute path": lambda n: n.cells[2].outputs[0].update(text="in /tmp/x\n"),
     "holds an SVG": lambda n: n.cells[1].outputs[0].data.update({"image/svg+xml": "<svg/>"}),
+    "holds the view of a widget": lambda n: n.cells[1].outputs[0].data.update(
+        {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}}),
     "figure of 100000 bytes": lambda n: n.cells[1].outputs[0].data.update(
         {"image/png": base64.b64encode(bytes(100_000)).decode()}),
     "without alternative text": lambda n: n.cells[1].outputs[0].metadata.clear(),
@@ -135,3 +137,12 @@ def test_each_guard_catches_its_fault(fault):
     BREAK[fault](notebook)
     found = faults(notebook)
     assert len(found) >= 1 and any(fault in sentence for sentence in found), found
+
+
+@pytest.mark.parametrize("source", [source for source in SOURCES if is_solution(source)], ids=name)
+def test_what_a_solution_checks_is_not_the_learners_progress(source):
+    solution, exercise = executed_form(source), exercise_form(source)
+    code = [cell.source for cell in solution.cells if cell.cell_type == "code"]
+    assert code.index(next(text for text in code if "progress.pause()" in text)) < code.index(
+        next(text for text in code if re.match(r"check\(", text)))
+    assert not any("pause" in cell.source for cell in exercise.cells)

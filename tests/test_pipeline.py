@@ -197,6 +197,37 @@ def test_cells_run_in_the_folder_of_the_notebook_with_this_interpreter(source, t
     assert output == [str(source.parent.parent.resolve()), sys.prefix]
 
 
+CONTROLS = """\
+# %%
+import ipywidgets
+from IPython.display import display
+
+slider = ipywidgets.IntSlider(description="dots")
+view = {"version_major": 2, "version_minor": 0, "model_id": slider.model_id}
+data = {"application/vnd.jupyter.widget-view+json": view, "image/png": b"One dot.", "text/plain": "One dot."}
+display(data, raw=True)
+"""
+
+
+def test_controls_are_stored_as_their_picture_which_passes_the_strict_comparison(source):
+    source.write_text(HEADER + CONTROLS)
+    notebooks.build(source)
+    path = notebooks.target_of(source)
+    stored, built = path.read_bytes(), read(path)
+    assert "widgets" not in built.metadata
+    assert [set(output.data) for output in built.cells[0].outputs] == [{"image/png", "text/plain"}]
+
+    # JupyterLab saves the view too; the next build, which has no reason to execute the notebook, drops it.
+    built.cells[0].outputs[0].data["application/vnd.jupyter.widget-view+json"] = {"model_id": "gone"}
+    nbformat.write(built, path)
+    assert notebooks.build(source)[0] == notebooks.Built(path, "written", None)
+    assert path.read_bytes() == stored
+
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--nbval", "--nbval-current-env", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=path.parent)
+    assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout
+
+
 def test_a_failing_cell_is_named_and_the_old_file_stays(source):
     notebooks.build(source)
     path, old = notebooks.target_of(source), notebooks.target_of(source).read_bytes()

@@ -27,6 +27,7 @@ from course_lib import blanks
 from course_lib.sources import as_text, executed_form, exercise_form, finish, is_solution
 
 ROOT = Path(__file__).resolve().parent.parent
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 SECONDS_PER_NOTEBOOK = 60
 SECONDS_PER_CELL = 600  # only stops what hangs; how long a cell may take is for its author to judge
 
@@ -129,6 +130,7 @@ def _build_executed(source: Path, new: nbformat.NotebookNode, force: bool) -> Bu
         for cell, run in zip(new.cells, old["cells"], strict=True):
             if cell.cell_type == "code":
                 cell.outputs, cell.execution_count = run["outputs"], run["execution_count"]
+        _drop_views(new)
         return Built(path, _write(path, as_text(new)))
     run, seconds = _execute(new, path)
     return Built(path, _write(path, as_text(run)), seconds)
@@ -157,7 +159,16 @@ def _execute(notebook: nbformat.NotebookNode, path: Path) -> tuple[nbformat.Note
         raise _failure(notebook, index, path, "ended the kernel; the machine may be short of memory") from None
     finally:
         _progress("")
-    return finish(notebook), time.perf_counter() - start
+    seconds = time.perf_counter() - start
+    _drop_views(notebook)
+    return finish(notebook), seconds
+
+
+def _drop_views(notebook: nbformat.NotebookNode) -> None:
+    """Take away the views of controls, which name models of a kernel that is gone; the pictures beside them stay."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            output.get("data", {}).pop(WIDGET_VIEW, None)
 
 
 def _failure(notebook: nbformat.NotebookNode, index: int, path: Path, reason: str) -> BuildError:

@@ -47,7 +47,7 @@ def paths(
         raise ValueError("There is nothing to draw: pass at least one trajectory, as {name: array of shape (T, 2)}.")
     fig, (ax,) = figure(size)
     write_title(ax, title, size[0])
-    _contours(ax, valley)
+    draw_contours(ax, valley)
     low, high = np.array(valley.bounds, dtype=np.float64).T
     handles = []
     for name, look in styles(trajectories).items():
@@ -58,7 +58,7 @@ def paths(
             )
         if not ((path[0] >= low) & (path[0] <= high)).all():
             raise ValueError(f"Invalid trajectory {name!r}: it starts at {path[0]}. Allowed: inside {valley.bounds}.")
-        shown, edge = _visible(path, low, high)
+        shown, edge = visible(path, low, high)
         leaves = len(shown) < len(path)
         line = dict(
             color=look.color, linewidth=1.7, linestyle=look.linestyle, marker=look.marker, markeredgecolor="white",
@@ -82,11 +82,12 @@ def paths(
     return fig
 
 
-def _contours(ax: Axes, valley: Valley) -> None:
+def draw_contours(ax: Axes, valley: Valley, points: int = GRID_POINTS) -> None:
+    """Grey contours over ``valley.bounds``, from ``points`` times ``points`` values, and the names of the axes."""
     import torch  # the valley's function takes tensors, so whoever has a valley has paid for torch
 
     (x0, x1), (y0, y1) = valley.bounds
-    x, y = np.meshgrid(np.linspace(x0, x1, GRID_POINTS), np.linspace(y0, y1, GRID_POINTS))
+    x, y = np.meshgrid(np.linspace(x0, x1, points), np.linspace(y0, y1, points))
     with torch.no_grad():
         z = valley.function(torch.from_numpy(np.stack([x, y], axis=-1))).numpy()
     # Quantiles suit any function: equal steps of height would show a steep wall and nothing of the floor.
@@ -101,8 +102,11 @@ def _contours(ax: Axes, valley: Valley) -> None:
     ax.set_ylabel("y", fontsize=TEXT_PT, color=INK)
 
 
-def _visible(path: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """The path up to its last point inside, and where the next segment meets the edge; None if there is no segment."""
+def visible(path: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """The path (T, 2) up to its last point within ``low`` and ``high``, and where the next segment meets the edge.
+
+    The edge is None if there is no such segment. The first point must lie inside.
+    """
     last = np.flatnonzero(((path >= low) & (path <= high)).all(axis=1))[-1]
     inside = path[: last + 1]
     if last == len(path) - 1 or not np.isfinite(path[last + 1]).all():

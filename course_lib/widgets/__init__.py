@@ -1,0 +1,6 @@
+"""Controls that redraw a picture while a learner moves them; where they cannot run, the picture alone."""
+
+from course_lib.widgets.first_steps import explore_first_steps
+from course_lib.widgets.valley import explore_valley
+
+__all__ = ["explore_first_steps", "explore_valley"]

@@ -1,0 +1,132 @@
+"""In a real browser: a learner reads a notebook that was not run, runs a cell with controls, and turns the knobs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+
+import pytest
+from playwright.sync_api import Locator, Page
+from test_browser import CHROMIUM, browser
+
+from tools import jupyter_browser, notebooks
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on the PATH")
+
+TEXT = """\
+# %% tags=["valley"]
+from course_lib import widgets
+
+widgets.explore_valley(["sgd", "adam"], lr={"sgd": 0.0103, "adam": 0.33}, condition=100.0)
+
+# %% tags=["first"]
+widgets.explore_first_steps(shock=100.0)
+"""
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory) -> Iterator[str]:
+    """A JupyterLab that serves one notebook, with the outputs that the build stores."""
+    root = tmp_path_factory.mktemp("course")
+    source = root / "notebooks" / "source" / "01_controls.py"
+    source.parent.mkdir(parents=True)
+    source.write_text(TEXT)
+    notebooks.build(source)
+    notebook = json.loads(notebooks.target_of(source).read_text(encoding="utf-8"))
+    for cell in notebook["cells"]:
+        cell["execution_count"] = None  # what tells, when it is there, that a cell has run
+    (root / "01_controls.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
+    with jupyter_browser.running_lab(root, tmp_path_factory.mktemp("jupyter")) as address:
+        yield address
+
+
+def slider(cell: Locator, name: str) -> Locator:
+    """The handle of a slider, which takes the keys."""
+    return cell.locator(f".widget-slider:has(.widget-label:text-is('{name}')) .noUi-handle")
+
+
+def change_of(page: Page, cell: Locator) -> Callable[[str], str]:
+    """A function that waits until sentence and picture differ from what they are now, and returns the sentence.
+
+    Its argument is what the sentence must hold by then.
+    """
+    picture, sentence = cell.locator("img.widget-image"), cell.locator(".widget-html-content")
+    before = [picture.get_attribute("src"), sentence.inner_text()]
+
+    def changed(part: str) -> str:
+        page.wait_for_function(
+            "([image, text, before, part]) => image.src !== before[0] && image.complete && image.naturalWidth > 0"
+            " && text.innerText !== before[1] && text.innerText.includes(part)",
+            arg=[picture.element_handle(), sentence.element_handle(), before, part],
+        )
+        return sentence.inner_text()
+
+    return changed
+
+
+def test_a_learner_turns_the_knobs(address, tmp_path):
+    with browser(address, tmp_path) as lab:
+        lab.open("01_controls.ipynb")
+        cell = lab.cell("valley")
+
+        # Not run yet: the picture of the build, and no word of a missing model.
+        lab.wait_until_drawn()
+        assert lab.cells().locator("img").count() == 2
+        assert "widget" not in " ".join(lab.cells().locator(".jp-OutputArea-output").all_inner_texts()).lower()
+
+        lab.run(cell)
+        picture, sentence = cell.locator("img.widget-image"), cell.locator(".widget-html-content")
+        picture.wait_for()
+        assert cell.locator("img").count() == 1  # the controls stand instead of the picture, not beside it
+        assert sentence.inner_text().startswith("SGD: 53% of the distance is left after 60 steps. With lr 0.0103,")
+
+        rate = slider(cell, "learning rate")
+        changed = change_of(lab.page, cell)
+        rate.press("ArrowRight")
+        assert changed("lr 0.0112,").startswith("SGD: ")
+        changed = change_of(lab.page, cell)
+        rate.press("End")
+        assert changed("lr 10,").startswith("SGD diverges: from step 1 on")
+        changed = change_of(lab.page, cell)
+        rate.press("Home")
+        assert changed("lr 0.0001,").startswith("SGD: 99% of the distance")
+
+        assert not slider(cell, "beta1").is_visible()
+        changed = change_of(lab.page, cell)
+        cell.get_by_label("optimizer").select_option("Adam")
+        assert changed("lr 0.33,").startswith("Adam: ")
+        changed = change_of(lab.page, cell)
+        slider(cell, "beta1").press("Home")
+        changed("lr 0.33, beta1 0,")    # the values between two steps of a slider were left alone
+        changed = change_of(lab.page, cell)
+        slider(cell, "condition number").press("End")
+        changed("condition number 1000")
+
+        # Keys pressed faster than pictures are drawn: the last one counts.
+        changed = change_of(lab.page, cell)
+        for _ in range(30):
+            slider(cell, "condition number").press("ArrowLeft", no_wait_after=True)
+        changed("condition number 31.6")
+        assert lab.errors() == []
+
+
+def test_a_learner_shocks_adam(address, tmp_path):
+    with browser(address, tmp_path) as lab:
+        lab.open("01_controls.ipynb")
+        lab.run(lab.cell("valley"))
+        cell = lab.cell("first")
+        lab.run(cell)
+        cell.locator("img.widget-image").wait_for()
+        assert "100 times larger at step 50" in cell.locator(".widget-html-content").inner_text()
+
+        changed = change_of(lab.page, cell)
+        slider(cell, "size of the shock").press("Home")
+        assert changed("Adam's steps are 1 lr; without bias correction 3.2 to 6.6 lr.")
+        for name, key, part in (
+            ("beta2", "Home", "beta2 0,"), ("beta1", "Home", "beta1 0,"), ("epsilon", "End", "eps 10"),
+            ("size of the shock", "End", "1000 times larger"), ("step of the shock", "End", "step 100"),
+        ):
+            changed = change_of(lab.page, cell)
+            slider(cell, name).press(key)
+            changed(part)
+        assert lab.errors() == []
