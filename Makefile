@@ -31,7 +31,7 @@ lab: .venv/installed-lab ## open JupyterLab on the first notebook
 	@.venv/bin/course lab $(LAB_ARGS)
 
 test: .venv/installed-test .venv/installed-colab ## run all tests, and every notebook and solution against its stored outputs
-	@$(RUN) -m pytest --nbval --nbval-current-env tests $(NOTEBOOKS)
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile --nbval --nbval-current-env tests $(NOTEBOOKS)
 
 test-matrix: .venv/installed-test ## run notebooks and solutions on every instruction set and thread count
 	@$(RUN) -m tools.matrix
