@@ -525,7 +525,7 @@ for name, seconds in times.items():
 # %%
 from course_lib import widgets
 
-widgets.explore_valley(["sgd", "momentum", "nesterov"], lr=0.018, momentum=0.7, condition=100.0, steps=60)
+widgets.explore_valley(["momentum", "nesterov", "sgd"], lr=0.018, momentum=0.7, condition=100.0, steps=60)
 
 # %% [markdown]
 # ## 7. How it breaks

@@ -449,7 +449,7 @@ print(f"AdaGrad with one sum per row: {4 * 100e6 / 1e9:.1f} GB")
 # %%
 from course_lib import widgets
 
-widgets.explore_valley(["sgd", "adagrad", "rmsprop", "adadelta"])
+widgets.explore_valley(["adagrad", "rmsprop", "adadelta", "sgd"])
 
 # %% [markdown]
 # ## 7. How it breaks
