@@ -138,6 +138,77 @@ def test_an_adadelta_without_eps_above_does_not_move_and_is_asked_about_its_firs
     assert "first update" in finding.hint
 
 
+@pytest.mark.parametrize(
+    "key, form, code",
+    [
+        ("adam", "adam_running_products", "betas-schedule"),
+        ("nesterov", "nesterov_buffer_multiplied", "momentum-schedule"),
+        ("adadelta", "adadelta_sums_kept", "rho-schedule"),
+        ("adadelta", "adadelta_eps_kept", "eps-schedule"),
+        ("adagrad", "adagrad_mean_kept", None),
+    ],
+)
+def test_a_form_that_is_right_only_for_constant_hyper_parameters_passes_and_is_told_so(key, form, code):
+    report = check(key, variants(key)[form])
+    assert report.passed
+    assert {f.code for f in report.findings} == {"no-maximize"} | ({code} if code else set())
+
+
+def test_a_parameter_that_decays_as_it_did_at_first_is_a_mistake():
+    """Nothing that is remembered holds weight_decay, so no correct form differs from torch when it changes."""
+
+    class MeansDecay(variants("nesterov")["LoopOverState"]):
+        @staticmethod
+        def RULE(p, g, s, t, h):
+            mean = s.get("mean", h["weight_decay"]) * 0.5 + h["weight_decay"] * 0.5
+            new, kept = variants("nesterov")["LoopOverState"].RULE(p, g, s, t, {**h, "weight_decay": mean})
+            return new, {**kept, "mean": mean}
+
+    assert check("nesterov", MeansDecay).findings[0].code == "weight-decay-schedule"
+
+
+def test_few_digits_are_only_spoken_of_where_few_are_kept():
+    class LastTen(variants("adagrad")["LoopOverState"]):
+        @staticmethod
+        def RULE(p, g, s, t, h):
+            g = g + h["weight_decay"] * p
+            squares = [*s.get("squares", []), g * g][-10:]
+            return p - h["lr"] * g / (sum(squares).sqrt() + h["eps"]), {"squares": squares}
+
+    finding = check("adagrad", LastTen).findings[0]
+    assert finding.code == "rule"
+    assert "first 10 steps are right" in finding.what and "within 2%" in finding.what
+
+
+def test_a_gradient_that_is_overwritten_is_told_before_the_numbers_that_it_spoils():
+    class Squares(variants("adadelta")["LoopOverState"]):
+        @staticmethod
+        def RULE(p, g, s, t, h):
+            v = h["rho"] * s.get("v", 0) + (1 - h["rho"]) * g.pow_(2)
+            u = s.get("u", torch.zeros_like(p))
+            update = ((u + h["eps"]) / (v + h["eps"])).sqrt() * g
+            return p - h["lr"] * update, {"v": v, "u": h["rho"] * u + (1 - h["rho"]) * update**2}
+
+    codes = [finding.code for finding in check("adadelta", Squares).findings]
+    assert codes[:2] == ["gradient-written", "rule"]
+
+
+def test_a_tensor_that_all_parameters_share_is_spoken_of_where_shapes_clash():
+    class OneBuffer(variants("nesterov")["LoopOverState"]):
+        buffer = None
+
+        @torch.no_grad()
+        def step(self, closure=None):
+            for group, p, _ in self.each():
+                old = 0 if self.buffer is None else group["momentum"] * self.buffer
+                self.buffer = old + p.grad + group["weight_decay"] * p
+                p.sub_(group["lr"] * self.buffer)
+
+    finding = check("nesterov", OneBuffer).findings[0]
+    assert finding.code == "state-shared"
+    assert "one tensor that all parameters share" in finding.what and "RuntimeError" in finding.what
+
+
 def test_the_bug_to_find_in_an_sgd_is_named_and_its_repair_is_accepted():
     bug = conduct("momentum")["KeepsGradient"][0]
     report = check("momentum_bug", bug)

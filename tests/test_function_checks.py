@@ -104,6 +104,86 @@ def test_a_random_start_is_fine_and_remarked_upon():
     assert torch.equal(before, torch.random.get_rng_state())
 
 
+def test_calls_at_the_edge_are_judged_after_the_cases_and_only_if_they_are_right():
+    def one_row_short(gradient, start, lr, steps):
+        points = np.zeros((steps, len(start)))
+        points[0] = start  # fails where no steps are asked for
+        for t in range(1, steps):
+            points[t] = points[t - 1] - lr * gradient(points[t - 1])
+        return points
+
+    def without_room(gradient, start, lr, steps):
+        points = [start]
+        for _ in range(steps):
+            points.append(points[-1] - lr * gradient(points[-1]))
+        return np.stack(points[1:] and points)
+
+    assert judged("gradient_descent", one_row_short)[0].code == "last-missing"
+    (finding,) = judged("gradient_descent", without_room)
+    assert finding.code == "raises"
+    assert "steps=0" in finding.what
+
+
+@pytest.mark.parametrize(
+    "average",
+    [
+        lambda a, x, new: a * x + (1 - a) * new,
+        lambda a, x, new: x + (1 - a) * (new - x),
+        lambda a, x, new: new - a * (new - x),
+        lambda a, x, new: torch.lerp(torch.tensor(x), torch.tensor(new), 1 - a).numpy(),
+    ],
+)
+def test_rounding_makes_the_variance_of_constant_gradients_negative_in_every_order(average):
+    case = NUMERIC["centered_divisor"].edges[1].case
+    v = m = np.zeros(case["gradients"].shape[1])
+    for g in case["gradients"]:
+        v, m = average(case["alpha"], v, g**2), average(case["alpha"], m, g)
+    assert (v - m**2 < 0).all()
+
+
+def test_a_negative_variance_counts_as_none_in_every_order_of_operations():
+    rng = np.random.default_rng(0)
+
+    def centered_divisor(gradients, alpha, eps):
+        v = m = np.zeros(gradients.shape[1])
+        rows = []
+        for g in gradients:
+            one, two = rng.integers(2, size=2)
+            v = alpha * v + (1 - alpha) * g**2 if one else v + (1 - alpha) * (g * g - v)
+            m = alpha * m + (1 - alpha) * g if two else g - alpha * (g - m)
+            v = v * (1 + 2**-52 * rng.integers(-1, 2, size=len(v)))  # one rounding more, either way
+            rows.append(np.sqrt(np.maximum(v - m**2, 0)) + eps)
+        return np.stack(rows)
+
+    for _ in range(5):
+        assert not judged("centered_divisor", centered_divisor)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_sharpness_finds_no_fault_in_any_random_start(seed):
+    def sharpness(loss, point, iterations=200):
+        x = point.clone().requires_grad_()
+        (g,) = torch.autograd.grad(loss(x), x, create_graph=True)
+        v = torch.tensor(np.random.default_rng(seed).uniform(-1, 1, len(point)))
+        for _ in range(iterations):
+            v = v / v.norm()
+            (hv,) = torch.autograd.grad(g, x, v, retain_graph=True)
+            value, v = v @ hv, hv
+        return value.item()
+
+    assert not judged("sharpness", sharpness)
+
+
+@pytest.mark.parametrize("answer", [0.0, math.inf])
+def test_without_noise_and_beyond_the_limit_either_answer_will_do(answer):
+    def noise_floor(lr, curvature, noise):
+        if lr * curvature >= 2:
+            return answer if noise == 0 else math.inf
+        return lr * noise**2 / (curvature * (2 - lr * curvature))
+
+    assert not judged("noise_floor", noise_floor)
+
+
 @pytest.mark.parametrize(
     ("value", "shape"),
     [(3, ()), (np.float32(2), ()), (torch.tensor([1.0], requires_grad=True), (1,)), ([torch.zeros(2), [1, 2]], (2, 2))],

@@ -164,9 +164,12 @@ class Driver:
             group["lr"] = hyper["lr"] * self.problem.lr_factors[step]
 
     def step(self, step: int) -> Any:
-        """Set this step's gradients and learning rates, and let the candidate make its step."""
+        """Set this step's gradients and hyper-parameters, and let the candidate make its step."""
         self.set_gradients(step)
         self.set_lr(step)
+        if self.problem.later and step == self.problem.middle:
+            for group in self.optimizer.param_groups:
+                group.update(self.problem.later)
         with watched(f"it makes step {step + 1}"):
             return self.optimizer.step()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from course_lib.checks.specs import Spec
 
 SELF = 1e-9  # a candidate compared with itself
 LONG = 2000  # steps
+DEFAULT_SCALES = (1.0, 1e-7)  # of the gradients: far above the default eps and near it
 
 
 class Watch:
@@ -104,7 +106,7 @@ def _memory(spec: Spec, candidate: Any, _trouble: bool, _blank: bool) -> list[Fi
     driver = Driver(candidate, spec.small)
     driver.run()
     shape, dtype = driver.parameters[0].shape, driver.parameters[0].dtype
-    kept = [tensor for tensor in _tensors_in(driver.optimizer) if tensor.shape == shape]
+    kept = [tensor for tensor in tensors_in(driver.optimizer) if tensor.shape == shape]
     findings = []
     if any(tensor.grad_fn is not None for tensor in kept):
         findings.append(
@@ -145,13 +147,12 @@ def _follows_gradients_graph(spec: Spec, candidate: Any) -> bool:
     except Stopped:
         return False
     return any(
-        tensor.grad_fn is not None
-        for tensor in _tensors_in(driver.optimizer)
-        if tensor is not driver.parameters[0].grad
+        tensor.grad_fn is not None for tensor in tensors_in(driver.optimizer) if tensor is not driver.parameters[0].grad
     )
 
 
-def _tensors_in(value: Any, depth: int = 6) -> Iterator[Tensor]:
+def tensors_in(value: Any, depth: int = 6) -> Iterator[Tensor]:
+    """The tensors in what an object holds: its attributes, and what its lists and dicts hold."""
     if isinstance(value, Tensor):
         yield value
     elif depth:
@@ -165,7 +166,7 @@ def _tensors_in(value: Any, depth: int = 6) -> Iterator[Tensor]:
             else ()
         )
         for inner in list(inside):
-            yield from _tensors_in(inner, depth - 1)
+            yield from tensors_in(inner, depth - 1)
 
 
 def _two_instances(spec: Spec, candidate: Any, trouble: bool, _blank: bool) -> list[Finding]:
@@ -554,7 +555,7 @@ def _defaults(spec: Spec, candidate: Any, trouble: bool, _blank: bool) -> list[F
         and name not in needed
         and given[name] not in (None, value, list(value) if isinstance(value, tuple) else value)
     ]
-    for scale in (1.0, 1e-7):
+    for scale in DEFAULT_SCALES:
         problem = single(spec.defaults, steps=6, scale=scale, from_zero=scale < 1)
         got = Driver(
             lambda params, **_: candidate(params, **{name: spec.defaults[name] for name in needed}), problem
@@ -568,6 +569,90 @@ def _defaults(spec: Spec, candidate: Any, trouble: bool, _blank: bool) -> list[F
                 )
             ]
     return []
+
+
+def _at_defaults(spec: Spec, candidate: Any, trouble: bool, _blank: bool) -> list[Finding]:
+    """the hyper-parameters that are the defaults"""
+    if trouble:
+        return []
+    for scale in DEFAULT_SCALES:
+        problem = single(spec.defaults, steps=6, scale=scale, from_zero=scale < 1)
+        difference = agrees(problem, Driver(candidate, problem).run(), follow(problem, spec.rule), RIGHT)
+        if difference:
+            settings = ", ".join(f"{name}={value!r}" for name, value in spec.defaults.items())
+            return [
+                Finding(
+                    "at-defaults",
+                    f"Right with other hyper-parameters, wrong with {settings} and gradients of about {scale:g}. "
+                    f"{difference}",
+                    "Has a hyper-parameter of zero, or a small number, a branch of its own?",
+                )
+            ]
+    return []
+
+
+def _without_decay(spec: Spec, candidate: Any, trouble: bool, _blank: bool) -> list[Finding]:
+    """no weight decay"""
+    if trouble:
+        return []
+    problem = single({**spec.groups[0], "weight_decay": 0.0}, steps=6)
+    got = Driver(candidate, problem).run()
+    difference = agrees(problem, got, follow(problem, spec.rule), RIGHT)
+    if not difference:
+        return []
+    named = spec.family.recognise(problem, got, pairs=False)
+    whose = f" Then your numbers are exactly those of {named[0].what}." if named else ""
+    return [
+        Finding(
+            "without-decay",
+            f"Right with weight decay, wrong with weight_decay=0, which is ordinary.{whose} {difference}",
+            "What else happens only where weight_decay is not zero?",
+        )
+    ]
+
+
+def _schedules(spec: Spec, candidate: Any, trouble: bool, _blank: bool) -> list[Finding]:
+    """hyper-parameters other than lr that change during the run"""
+    if trouble:
+        return []
+    findings = []
+    unchanged = follow(spec.small, spec.rule)
+    for name, value in _other_values(spec):
+        problem = replace(spec.small, later={name: value})
+        got = Driver(candidate, problem).run()
+        difference = agrees(problem, got, follow(problem, spec.rule), RIGHT)
+        code = name.replace("_", "-")
+        if difference and not agrees(problem, got, unchanged, RIGHT):
+            findings.append(
+                Finding(
+                    f"{code}-frozen",
+                    f"`{name}` is read once: when it changes during the run, nothing happens. {difference}",
+                    "OneCycleLR moves momentum and betas too, and weight decay has schedules of its own. "
+                    "Read every hyper-parameter from the group at hand, at every step.",
+                )
+            )
+        elif difference:
+            findings.append(
+                Finding(
+                    f"{code}-schedule",
+                    f"Right as long as `{name}` stays what it is; when it changes during the run, as OneCycleLR changes "
+                    f"momentum and betas, your numbers are not torch's. {difference}",
+                    "What do you remember that was made with the old value?",
+                    MISTAKE if name == "weight_decay" else REMARK,  # the others may be folded into what is remembered
+                )
+            )
+    return findings
+
+
+def _other_values(spec: Spec) -> Iterator[tuple[str, Any]]:
+    """The second group's values of all hyper-parameters but lr, one at a time; of a pair, one number at a time."""
+    first, second = spec.groups
+    for name in first:
+        if isinstance(first[name], tuple):
+            for index in range(len(first[name])):
+                yield name, (*first[name][:index], second[name][index], *first[name][index + 1 :])
+        elif name != "lr":
+            yield name, second[name]
 
 
 def _options(spec: Spec, candidate: Any, trouble: bool, _blank: bool) -> list[Finding]:
@@ -701,6 +786,9 @@ PROBES = (
     _memory,
     _odd_shapes,
     _precision,
+    _without_decay,
+    _at_defaults,
+    _schedules,
     _long,
     _edge,
     _dtypes,

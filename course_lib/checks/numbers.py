@@ -293,6 +293,12 @@ ANSWERS: dict[str, Answer] = {
                 "Adadelta has no momentum: only squares are averaged.",
             ),
             Slip(
+                math.sqrt(0.1 + 1e-6) / math.sqrt(1e-6),
+                "upside-down",
+                "That is the lower root over the upper one, upside down.",
+                "Larger gradients in the past make the step smaller: which average stands below?",
+            ),
+            Slip(
                 0.0,
                 "never-starts",
                 "That leaves eps out of the upper root: nothing would ever move.",

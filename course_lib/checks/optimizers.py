@@ -10,13 +10,14 @@ import numpy as np
 import torch
 
 from course_lib.checks.candidate import RIGHT, Driver, Stopped, agrees
-from course_lib.checks.conduct import PROBES, Watch
+from course_lib.checks.conduct import PROBES, Watch, tensors_in
 from course_lib.checks.guards import Guards, production_class
 from course_lib.checks.problem import Problem, Values
 from course_lib.checks.reference import follow
 from course_lib.checks.report import REMARK, Finding
 from course_lib.checks.specs import Spec
 
+CAUSES = ("gradient-written",)  # told before the wrong numbers that follow from them
 ROUNDED = 0.02  # what bfloat16's eight bits can do to a trajectory, roughly
 
 Progress = Callable[[str], None]
@@ -66,10 +67,16 @@ def _kind(value: Any) -> str:
 
 
 def _in_order(findings: list[Finding]) -> list[Finding]:
-    """In the order found, remarks last, each code once."""
+    """In the order found, causes first, remarks last, each code once, and nothing that a mistake told beside it quotes."""
     unique = {finding.code: finding for finding in reversed(findings)}
-    kept = [finding for finding in findings if unique.get(finding.code) is finding]
-    return sorted(kept, key=lambda finding: finding.kind == REMARK)
+    mistakes = [finding.what for finding in unique.values() if finding.kind != REMARK]
+    kept = [
+        finding
+        for finding in findings
+        if unique.get(finding.code) is finding
+        and not any(finding.what in what for what in mistakes if what != finding.what)
+    ]
+    return sorted(kept, key=lambda finding: (finding.kind == REMARK, finding.code not in CAUSES))
 
 
 # ------------------------------------------------------------------------------------------ the numbers
@@ -84,7 +91,7 @@ def _numbers(spec: Spec, candidate: Any, progress: Progress, guards: Guards) -> 
         driver = Driver(candidate, spec.walk)
         trajectory = watch.run(driver)
     except Stopped as stop:
-        findings.append(_without_groups(spec, candidate, stop.finding))
+        findings.append(_explained(spec, candidate, stop.finding))
         if stop.finding.code in ("blank", "exits", "memory", "endless"):
             return findings
         trajectory = None
@@ -100,13 +107,13 @@ def _numbers(spec: Spec, candidate: Any, progress: Progress, guards: Guards) -> 
     return findings
 
 
-def _without_groups(spec: Spec, candidate: Any, finding: Finding) -> Finding:
-    """The finding, or a plainer one if the trouble is only that the parameters come in groups."""
+def _explained(spec: Spec, candidate: Any, finding: Finding) -> Finding:
+    """The finding, or a plainer one if it fails only because the parameters come in groups, or are several."""
     if finding.code in ("blank", "exits", "memory", "endless"):
         return finding
     try:
         Driver(candidate, spec.walk)
-        return finding
+        return _shared(spec, candidate) or finding
     except Stopped:
         pass
     try:
@@ -119,6 +126,26 @@ def _without_groups(spec: Spec, candidate: Any, finding: Finding) -> Finding:
         f"hyper-parameters. {finding.what}",
         "torch.optim.Optimizer turns either into `self.param_groups` for you.",
     )
+
+
+def _shared(spec: Spec, candidate: Any) -> Finding | None:
+    """What to say if a tensor of each shape works alone and the group of them raises."""
+    group = list(spec.complete_walk.groups[0])
+    try:
+        for tensor in group:
+            Driver(candidate, spec.complete_walk.only([tensor])).run()
+    except Stopped:
+        return None
+    try:
+        Driver(candidate, spec.complete_walk.only(group)).run()
+    except Stopped as stop:
+        return Finding(
+            "state-shared",
+            "It works on each parameter alone and fails on several of different shapes: is there one tensor that all "
+            f"parameters share? {stop.finding.what}",
+            "Each parameter remembers something of its own, with its own shape, as `self.state[p]` does.",
+        )
+    return None
 
 
 def _named(
@@ -190,24 +217,30 @@ def _located(spec: Spec, candidate: Any, trajectory: list[Values] | None, differ
     """Where the trouble begins, when the whole walk's numbers are those of no known mistake."""
     for code, what, hint, problem in _stages(spec.complete_walk):
         try:
-            mine = Driver(candidate, problem).run()
+            driver = Driver(candidate, problem)
+            mine = driver.run()
         except Stopped as stop:
             return [stop.finding] if trajectory is not None else []
-        there = agrees(problem, mine, follow(problem, spec.rule), RIGHT)
+        right = follow(problem, spec.rule)
+        there = agrees(problem, mine, right, RIGHT)
         if there:
             named = _named(spec, problem, mine, there, pairs=trajectory is None)
-            if not named and not agrees(problem, mine, follow(problem, spec.rule), ROUNDED):
+            near = not agrees(problem, mine, right, ROUNDED)
+            if not named and near and _few_digits(driver):
                 return [
                     Finding(
                         "low-precision",
-                        f"Nearly right: the numbers are off by less than {ROUNDED:.0%}. Either the state or the arithmetic "
-                        f"keeps only a few digits, or a small term is off. {there}",
-                        "In which dtype is the state kept? Is something clipped, or changed a little from step to step?",
+                        f"Nearly right: the numbers are off by less than {ROUNDED:.0%}, and what is kept from step to step "
+                        f"has only the digits of a narrower type. {there}",
+                        "In which dtype is the state kept, and in which is it computed?",
                     )
                 ]
             return named or [
                 Finding(
-                    code, f"{what} {there} {_shape_of_error(problem, mine, follow(problem, spec.rule))}".strip(), hint
+                    code,
+                    f"{what} {there} {_shape_of_error(problem, mine, right)}".strip()
+                    + f" All numbers stay within {ROUNDED:.0%} of the right ones." * near,
+                    hint,
                 )
             ]
     if trajectory is None:
@@ -221,13 +254,22 @@ def _located(spec: Spec, candidate: Any, trajectory: list[Values] | None, differ
     ]
 
 
+def _few_digits(driver: Driver) -> bool:
+    """True if a tensor that the candidate keeps holds nothing but numbers of a type narrower than the parameter's."""
+    kept = [tensor.detach() for tensor in tensors_in(driver.optimizer) if tensor.is_floating_point()]
+    telling = [tensor for tensor in kept if tensor.unique().numel() > 3]  # not a step count, not zeros and ones
+    return any(torch.equal(tensor.float().double(), tensor.double()) for tensor in telling)
+
+
 def _shape_of_error(problem: Problem, mine: list[Values], right: list[Values]) -> str:
     """What the first wrong step looks like, for a mistake that is in no catalogue."""
     moved = [[np.asarray(b) - a for a, b in zip(problem.values, values, strict=True)] for values in (mine[0], right[0])]
     if not all(np.isfinite(m).all() for m in moved[0]):
         return "Your parameters are not finite after the first step."
-    if agrees(problem, mine[:1], right[:1], RIGHT) == "":
-        return "Your first step is right; what is carried over to the next is not."
+    steps = next(n for n in range(len(mine)) if agrees(problem, mine[: n + 1], right[: n + 1], RIGHT))
+    if steps:
+        which = "first step is" if steps == 1 else f"first {steps} steps are"
+        return f"Your {which} right; what is carried over to the next is not."
     with np.errstate(all="ignore"):
         ratios = np.concatenate([np.ravel(m / r) for m, r in zip(*moved, strict=True)])
     ratios = ratios[np.isfinite(ratios)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -22,6 +22,7 @@ class Problem:
         gradients: for each step, for each tensor, its gradient or None where it is missing.
         lr_factors: for each step, what the groups' learning rates are multiplied by.
         transposed: indices of the tensors that a candidate gets as a non-contiguous view.
+        later: hyper-parameters that every group has from the middle of the run on.
     """
 
     values: Values
@@ -30,6 +31,12 @@ class Problem:
     gradients: Sequence[Sequence[np.ndarray | None]]
     lr_factors: Sequence[float]
     transposed: frozenset[int] = frozenset()
+    later: Hyper = field(default_factory=dict)
+
+    @property
+    def middle(self) -> int:
+        """The first step, counted from 0, at which the groups have ``later``'s hyper-parameters."""
+        return len(self.gradients) // 2
 
     @property
     def group_of(self) -> list[int]:

@@ -96,10 +96,11 @@ def follow(problem: Problem, rule: Rule, sign: float = 1.0) -> list[Values]:
     values = [value.copy() for value in problem.values]
     states: list[dict[str, Any]] = [{} for _ in values]
     trajectory = []
-    for gradients, factor in zip(problem.gradients, problem.lr_factors, strict=True):
+    for step, (gradients, factor) in enumerate(zip(problem.gradients, problem.lr_factors, strict=True)):
+        later = problem.later if step >= problem.middle else {}
         for index, (gradient, group) in enumerate(zip(gradients, problem.group_of, strict=True)):
             if gradient is not None:
-                hyper = dict(problem.hypers[group])
+                hyper = {**problem.hypers[group], **later}
                 hyper["lr"] = hyper["lr"] * factor
                 values[index] = rule(values[index], sign * gradient, states[index], hyper)
         trajectory.append([value.copy() for value in values])

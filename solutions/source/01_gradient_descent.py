@@ -120,8 +120,8 @@ print(f"lr {lr:.4f}, factor {factor:.4f}, {math.log(0.01) / math.log(factor):.0f
 # *Level 3, 20 minutes, id `sharpness`.* `loss` maps a float64 tensor of shape `(n,)` to a scalar tensor; `point` is
 # such a tensor and does not require a gradient. Return, as a float, the Hessian's eigenvalue of largest *absolute*
 # value at `point`, with its sign. $n$ may be 100,000: the Hessian would take 80 GB, so never form it. Use power
-# iteration, $v \leftarrow Hv/\lVert Hv\rVert$ from any start, and get $Hv$ by differentiating the gradient once more
-# along $v$. Right within 0.1%.
+# iteration: start from a vector of random numbers, repeat $v \leftarrow Hv/\lVert Hv\rVert$ `iterations` times, and get
+# $Hv$ by differentiating the gradient once more along $v$. Right within 0.1%.
 
 
 # %% tags=["exercise:sharpness"]

@@ -126,8 +126,9 @@ run.step()
 print("torch:", run.state[embedding.weight]["sum"].ravel().numpy())
 
 # %% [markdown] tags=["solution-only"]
-# Rows that do not occur need no special case in AdaGrad: a zero gradient adds nothing to the sum and moves nothing. The
-# dense and the sparse version are the same algorithm, which is not so for RMSProp or Adam.
+# In AdaGrad a row that does not occur needs no special case as long as $\epsilon>0$: a zero gradient adds nothing to the
+# sum and moves nothing. (With $\epsilon=0$ a row that never occurred would be $0/0$.) The dense and the sparse version are
+# the same algorithm, which is not so for RMSProp or Adam.
 
 # %% [markdown]
 # ## 3. When AdaGrad has slowed down

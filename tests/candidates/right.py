@@ -126,6 +126,13 @@ def nesterov_averaged(p, g, s, t, h):
     return p - h["lr"] * torch.lerp(g, mean, mu) / (1 - mu), {"mean": mean}
 
 
+def nesterov_buffer_multiplied(p, g, s, t, h):
+    """What is kept is momentum times the buffer; torch's numbers as long as momentum stays what it is."""
+    g = g + h["weight_decay"] * p
+    c = h["momentum"] * (s.get("c", 0) + g)
+    return p - h["lr"] * (g + c), {"c": c}
+
+
 def adagrad_textbook(p, g, s, t, h):
     g = g + h["weight_decay"] * p
     total = s.get("total", 0) + g**2
@@ -181,6 +188,16 @@ def adadelta_eps_kept(p, g, s, t, h):
     return p - h["lr"] * update, {"v": v, "u": rho * u + (1 - rho) * (update * update + eps)}
 
 
+def adadelta_sums_kept(p, g, s, t, h):
+    """Both averages without their gain, which stands under the roots; torch's numbers as long as rho stays what it is."""
+    rho, eps = h["rho"], h["eps"] / (1 - h["rho"])
+    g = g + h["weight_decay"] * p
+    v = rho * s.get("v", 0) + g * g
+    u = s.get("u", torch.zeros_like(p))
+    update = ((u + eps) / (v + eps)).sqrt() * g
+    return p - h["lr"] * update, {"v": v, "u": rho * u + update * update}
+
+
 def rmsprop_textbook(p, g, s, t, h):
     g = g + h["weight_decay"] * p
     v = h["alpha"] * s.get("v", 0) + (1 - h["alpha"]) * g**2
@@ -206,9 +223,15 @@ OTHER_FORMS = {
     "adam": (adam_efficient, adam_running_products),
     "adamw": (adamw_as_in_the_paper, adamw_efficient, adamw_running_products),
     "momentum": (momentum_negated,),
-    "nesterov": (nesterov_look_ahead, nesterov_taken_back, nesterov_differences, nesterov_averaged),
+    "nesterov": (
+        nesterov_look_ahead,
+        nesterov_taken_back,
+        nesterov_differences,
+        nesterov_averaged,
+        nesterov_buffer_multiplied,
+    ),
     "adagrad": (adagrad_addcmul, adagrad_root_kept, adagrad_mean_kept),
-    "adadelta": (adadelta_one_root, adadelta_eps_kept),
+    "adadelta": (adadelta_one_root, adadelta_eps_kept, adadelta_sums_kept),
     "rmsprop": (rmsprop_lerp,),
 }
 

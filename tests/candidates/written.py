@@ -66,6 +66,58 @@ def nesterov_adding_the_old_look_ahead(p, g, s, t, h):
     return p - h["lr"] * (h["momentum"] * old + (1 + h["momentum"]) * new), {"b": new}
 
 
+def nesterov_starting_twice(p, g, s, t, h):
+    g = _l2(p, g, h)
+    b = s.get("b", g.clone()).mul(h["momentum"]).add(g)
+    return p - h["lr"] * (g + h["momentum"] * b), {"b": b}
+
+
+def nesterov_starting_dampened(p, g, s, t, h):
+    g = _l2(p, g, h)
+    b = h["momentum"] * s["b"] + g if "b" in s else (1 - h["momentum"]) * g
+    return p - h["lr"] * (g + h["momentum"] * b), {"b": b}
+
+
+def nesterov_forgetting_to_store(p, g, s, t, h):
+    g = _l2(p, g, h)
+    first = s.get("b", g)
+    b = h["momentum"] * s["b"] + g if "b" in s else g
+    return p - h["lr"] * (g + h["momentum"] * b), {"b": first}
+
+
+def nesterov_with_lr_twice(p, g, s, t, h):
+    g = _l2(p, g, h)
+    b = h["momentum"] * s.get("b", 0) + h["lr"] * g
+    return p - h["lr"] * (g + h["momentum"] * b), {"b": b}
+
+
+def nesterov_without_brackets(p, g, s, t, h):
+    g = _l2(p, g, h)
+    b = h["momentum"] * s.get("b", 0) + g
+    return p - h["lr"] * g - h["momentum"] * b, {"b": b}
+
+
+def nesterov_corrected(p, g, s, t, h):
+    g, mu = _l2(p, g, h), h["momentum"]
+    b = torch.lerp(_kept(s, "b", p), g, 1 - mu)
+    return p - h["lr"] * (g + mu * b / (1 - mu**t)), {"b": b}
+
+
+def nesterov_waiting(p, g, s, t, h):
+    g = _l2(p, g, h)
+    if "b" not in s:
+        return p.clone(), {"b": g}
+    b = h["momentum"] * s["b"] + g
+    return p - h["lr"] * (g + h["momentum"] * b), {"b": b}
+
+
+def nesterov_clipping(p, g, s, t, h):
+    g = _l2(p, g, h)
+    g = g / max(1.0, float(g.norm()))
+    b = h["momentum"] * s.get("b", 0) + g
+    return p - h["lr"] * (g + h["momentum"] * b), {"b": b}
+
+
 def adagrad_of_keras(p, g, s, t, h):
     g = _l2(p, g, h)
     v = s.get("v", 0.1) + g * g
@@ -119,6 +171,42 @@ def adagrad_using_before_adding(p, g, s, t, h):
     return p - h["lr"] * g / (v.sqrt() + h["eps"]), {"v": v + g * g}
 
 
+def adagrad_forgetting(factor):
+    def rule(p, g, s, t, h):
+        g = _l2(p, g, h)
+        v = _kept(s, "v", p).mul_(factor).addcmul_(g, g)
+        return p - h["lr"] * g / (v.sqrt() + h["eps"]), {"v": v}
+
+    return rule
+
+
+def adagrad_without_brackets(p, g, s, t, h):
+    g = _l2(p, g, h)
+    v = s.get("v", 0) + g * g
+    return p - (h["lr"] * g / v.sqrt() + h["eps"]), {"v": v}
+
+
+def adagrad_starting_plain(p, g, s, t, h):
+    g = _l2(p, g, h)
+    v = s.get("v", 0) + g * g
+    return p - h["lr"] * (g / (v.sqrt() + h["eps"]) if "v" in s else g), {"v": v}
+
+
+def adagrad_waiting(p, g, s, t, h):
+    g = _l2(p, g, h)
+    if "v" not in s:
+        return p.clone(), {"v": g * g}
+    v = s["v"] + g * g
+    return p - h["lr"] * g / (v.sqrt() + h["eps"]), {"v": v}
+
+
+def adagrad_with_momentum(p, g, s, t, h):
+    g = _l2(p, g, h)
+    v = s.get("v", 0) + g * g
+    m = 0.9 * s.get("m", 0) + g / (v.sqrt() + h["eps"])
+    return p - h["lr"] * m, {"v": v, "m": m}
+
+
 def _adadelta(update, average=lambda d, g, last, h: d * d):
     """An Adadelta with its update, or what goes into the average of updates, changed."""
 
@@ -143,6 +231,36 @@ def adadelta_using_the_new_average(p, g, s, t, h):
     return p - h["lr"] * _zeiler(u, v, g, eps), {"u": u, "v": v}
 
 
+def adadelta_corrected(p, g, s, t, h):
+    g, rho = _l2(p, g, h), h["rho"]
+    v, u = rho * _kept(s, "v", p) + (1 - rho) * g * g, _kept(s, "u", p)
+    d = _zeiler(u / (1 - rho**t), v / (1 - rho**t), g, h["eps"])
+    return p - h["lr"] * d, {"v": v, "u": rho * u + (1 - rho) * d * d}
+
+
+def adadelta_keeping_the_root(p, g, s, t, h):
+    g, rho = _l2(p, g, h), h["rho"]
+    v, u = rho * _kept(s, "v", p) + (1 - rho) * g * g, _kept(s, "u", p)
+    d = _zeiler(u, v, g, h["eps"])
+    return p - h["lr"] * d, {"v": v, "u": (rho * u + (1 - rho) * d * d).sqrt()}
+
+
+def adadelta_starting_at_eps(p, g, s, t, h):
+    return _adadelta(_zeiler)(p, g, {"u": torch.full_like(p, h["eps"]), **s}, t, h)
+
+
+def adadelta_feeding_gradients_first(p, g, s, t, h):
+    g, rho = _l2(p, g, h), h["rho"]
+    v, u = (rho * _kept(s, name, p) + (1 - rho) * g * g for name in "vu")
+    return p - h["lr"] * _zeiler(u, v, g, h["eps"]), {"v": v, "u": u}
+
+
+def adadelta_passing_over_the_first(p, g, s, t, h):
+    if "v" not in s:
+        return p.clone(), {"v": torch.zeros_like(p), "u": torch.zeros_like(p)}
+    return _adadelta(_zeiler)(p, g, s, t, h)
+
+
 def adadelta_of_one_tensor(p, g, s, t, h):
     g, both = _l2(p, g, h), _kept(s, "both", p)
     both.mul_(h["rho"]).addcmul_(g, g, value=1 - h["rho"])
@@ -161,6 +279,14 @@ WRITTEN = {
         nesterov_extrapolating_beside_the_buffer: "extrapolates-beside-buffer",
         nesterov_with_one_tensor: "buffer-of-step",
         nesterov_adding_the_old_look_ahead: "look-ahead-added-back",
+        nesterov_starting_twice: "first-buffer-twice",
+        nesterov_starting_dampened: "first-buffer-dampened",
+        nesterov_forgetting_to_store: "buffer-stays-at-first",
+        nesterov_with_lr_twice: "lr-inside-buffer-and-step",
+        nesterov_without_brackets: "lr-on-gradient-only",
+        nesterov_corrected: "averages-corrected",
+        nesterov_waiting: "first-step-omitted",
+        nesterov_clipping: "clips-norm-with-decay",
     },
     "adagrad": {
         adagrad_of_keras: "as-in-keras",
@@ -172,10 +298,23 @@ WRITTEN = {
         adagrad_by_norms: "one-norm",
         adagrad_rooting_in_place: "v-keeps-denominator",
         adagrad_using_before_adding: "v-lags",
+        adagrad_forgetting(0.9): "v-leaks",
+        adagrad_forgetting(0.99): "v-leaks-99",
+        adagrad_forgetting(0.999): "v-leaks-999",
+        adagrad_without_brackets: "eps-outside-step",
+        adagrad_starting_plain: "first-step-plain",
+        adagrad_waiting: "first-step-omitted",
+        adagrad_with_momentum: "momentum-added",
     },
     "adadelta": {
         adadelta_using_the_new_average: "u-leads",
         adadelta_of_one_tensor: "plain-descent",
+        adadelta_feeding_gradients_first: "plain-descent",
+        adadelta_corrected: "both-corrected",
+        adadelta_keeping_the_root: "u-keeps-its-root",
+        adadelta_starting_at_eps: "u-starts-at-eps",
+        adadelta_passing_over_the_first: "first-gradient-dropped",
+        _adadelta(lambda u, v, g, eps: (u.clamp(min=eps) / v.clamp(min=eps)).sqrt() * g): "eps-as-floor",
         _adadelta(_zeiler, lambda d, g, last, h: last * last): "u-lags",
         _adadelta(_zeiler, lambda d, g, last, h: (h["lr"] * d) ** 2): "u-of-scaled-update",
         _adadelta(_zeiler, lambda d, g, last, h: g * g): "u-of-gradient",
@@ -193,7 +332,7 @@ WRITTEN = {
 def written(key: str) -> dict[str, tuple[type, str]]:
     """Name -> (class, finding code) of the mistakes written for one optimizer."""
     made = {}
-    for rule, code in WRITTEN.get(key, {}).items():
-        name = f"written: {code}"
+    for number, (rule, code) in enumerate(WRITTEN.get(key, {}).items(), 1):
+        name = f"written {number}: {code}"
         made[name] = (type("Written", (LoopOverState,), {"KEY": key, "RULE": staticmethod(rule)}), code)
     return made

@@ -8,6 +8,7 @@ import sys
 import torch
 
 from candidates.right import PRODUCTION, TEXTBOOK, PlainLists, _evaluate, _Subclass
+from course_lib.checks.specs import SPECS
 
 Named = tuple[type, str]
 
@@ -265,6 +266,36 @@ def conduct(key: str) -> dict[str, Named]:
             ahead = grad + group["momentum"] * s["b"]
             return p - group["lr"] * (ahead if key == "nesterov" else s["b"])
 
+    class OneTensorForAll(Base):
+        @staticmethod
+        def new(group, p, s, grad):
+            group["memory"] = group.get("memory", 0) + grad
+            return Base.new(group, p, s, group["memory"])
+
+    class ForgetsWithoutDecay(Base):
+        """Works on the first gradient again and again where there is no weight decay."""
+
+        @staticmethod
+        def new(group, p, s, grad):
+            first = s.setdefault("first", grad.clone())
+            return Base.new(group, p, s, first if group["weight_decay"] == 0 else grad)
+
+    class FloorsSmallGradients(Base):
+        @staticmethod
+        def new(group, p, s, grad):
+            return Base.new(group, p, s, torch.where((grad != 0) & (grad.abs() < 1e-5), 1e-5, grad))
+
+    def freezing(name):
+        class Freezes(Base):
+            """Reads one hyper-parameter at the first step of each parameter only."""
+
+            @staticmethod
+            def new(group, p, s, grad):
+                return Base.new({**group, name: s.setdefault(name, group[name])}, p, s, grad)
+
+        Freezes.__name__ = f"Freezes {name}"
+        return Freezes, f"{name.replace('_', '-')}-frozen"
+
     class WrapsProduction(_Subclass):
         KEY = key
 
@@ -287,6 +318,10 @@ def conduct(key: str) -> dict[str, Named]:
         (Freezes, "not-a-leaf"),
         (NarrowState, "precision"),
         (HalfState, "low-precision"),
+        (OneTensorForAll, "state-shared"),
+        (ForgetsWithoutDecay, "without-decay"),
+        (FloorsSmallGradients, "at-defaults"),
+        *(freezing(name) for name in SPECS[key].groups[0] if name != "lr"),
         (NoNoGrad, "needs-no-grad"),
         (KeepsGraph, "graph-kept"),
         (NeedsContiguous, "needs-contiguous"),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from course_lib.checks.functions.common import Judge, Known, Numeric
+from course_lib.checks.functions.common import Edge, Judge, Known, Numeric
 from course_lib.checks.report import OTHER_SPECIFICATION
 
 
@@ -370,10 +370,19 @@ _RECTIFIER_MISTAKES = (
         _rectifier(length=lambda r, t, b: r - 2 * t * b**t),
     ),
     Known(
-        "power-outside",
-        "a division by (1 - beta2)^t in rho_t",
-        "To what does the power apply?",
-        _rectifier(length=lambda r, t, b: r - 2 * t * b**t / (1 - b) ** t),
+        "always-zero",
+        "0 at every step: rho_t never exceeds 5",
+        "Print rho_t at t = 40 with beta2 = 0.99. Is beta2^t above the line, and 1 - beta2^t below it? With beta2 "
+        "alone above, or with (1 - beta2)^t below, rho_t stays at 1 or below.",
+        lambda t, beta2: 0.0,
+    ),
+    Known(
+        "clipped-root",
+        "a factor of 0 only where there is no root to take, and the formula's number everywhere else",
+        "At t = 1 rho_t is 1, and the formula has a root. From where on is it to be used?",
+        _rectifier(
+            above=-np.inf, factor=lambda n, r: np.sqrt(np.maximum((n - 4) * (n - 2) * r / ((r - 4) * (r - 2) * n), 0))
+        ),
     ),
     Known(
         "limit-forever",
@@ -391,19 +400,13 @@ _RECTIFIER_MISTAKES = (
 _RECTIFIER_CASES = [
     {"t": t, "beta2": beta2}
     for t, beta2 in (
-        *(
-            (1, 0.999),
-            (4, 0.999),
-            (5, 0.999),
-            (6, 0.999),
-            (7, 0.99),
-            (8, 0.9),
-            (100, 0.999),
-            (2_000, 0.999),
-            (40, 0.99),
-        ),
-        *((3_000, 0.9999), (1_000_000, 0.999), (9, 0.5)),
+        *((1, 0.999), (4, 0.999), (5, 0.999), (6, 0.999), (7, 0.99), (8, 0.9)),
+        *((50, 0.999), (40, 0.99), (50, 0.9), (9, 0.5)),
     )
+]
+# Late steps, where a power is so small that a mistaken formula may divide by zero instead of giving its number.
+_RECTIFIER_EDGES = [
+    Edge({"t": t, "beta2": beta2}) for t, beta2 in ((100, 0.999), (2_000, 0.999), (3_000, 0.9999), (1_000_000, 0.999))
 ]
 
 JUDGES: dict[str, Judge] = {
@@ -411,5 +414,5 @@ JUDGES: dict[str, Judge] = {
         _right_moment, _MOMENT_CASES, _MOMENT_MISTAKES, "a tensor of the shape of `grads`", tensors=True
     ),
     "efficient_step": Numeric(_right_step, _STEP_CASES, _STEP_MISTAKES, "a tensor of the shape of `p`", tensors=True),
-    "rectifier": Numeric(_rectifier(), _RECTIFIER_CASES, _RECTIFIER_MISTAKES, "a float"),
+    "rectifier": Numeric(_rectifier(), _RECTIFIER_CASES, _RECTIFIER_MISTAKES, "a float", edges=_RECTIFIER_EDGES),
 }

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from course_lib.checks.functions.common import Judge, Known, Numeric
-from course_lib.checks.report import OTHER_SPECIFICATION
+from course_lib.checks.functions.common import Edge, Judge, Known, Numeric, Parts, close
+from course_lib.checks.report import OTHER_SPECIFICATION, Finding
 
 # -------------------------------------------------------------------------------------------------- sparse_adagrad
 
@@ -85,6 +85,17 @@ def _per_row(
     )
 
 
+def _counted(rows: np.ndarray, like: np.ndarray) -> np.ndarray:
+    return np.bincount(rows, minlength=len(like))[:, None]
+
+
+def _repeated_step(
+    table: np.ndarray, sums: np.ndarray, rows: np.ndarray, grads: np.ndarray, lr: float, eps: float
+) -> tuple[np.ndarray, np.ndarray]:
+    new_table, new_sums = _sparse_adagrad(table, sums, rows, grads, lr, eps)
+    return table + _counted(rows, table) * (new_table - table), new_sums
+
+
 def _swapped(**case: Any) -> tuple[np.ndarray, np.ndarray]:
     return _sparse_adagrad(**case)[::-1]
 
@@ -150,6 +161,18 @@ _SPARSE_MISTAKES = (
         "right gradients, and sums to which only the last occurrence's square was added",
         "NumPy's `a[rows] += ...` writes a repeated row once. Square what you have added up.",
         _sparse(squares=lambda rows, grads, like: _last(rows, grads, like) ** 2),
+    ),
+    Known(
+        "square-repeated",
+        "sums to which the square of a row's gradient is added once for each occurrence",
+        "`np.add.at` adds at every occurrence. How often does one step add a row's square?",
+        _sparse(squares=lambda rows, grads, like: _counted(rows, like) * _total(rows, grads, like) ** 2),
+    ),
+    Known(
+        "step-repeated",
+        "right sums, and a row's whole step made once for each occurrence",
+        "`np.add.at` adds at every occurrence. How often does a row move in one step?",
+        _repeated_step,
     ),
     Known(
         "first-wins",
@@ -262,6 +285,26 @@ def _batch(rows: list[int], size: int, width: int, scale: float, lr: float, eps:
     }
 
 
+def _never_seen() -> dict[str, Any]:
+    """No eps, and rows 1 and 3 have never had a gradient: row 3 still has none."""
+    case = _batch([4, 1, 4], 5, 2, 1.0, 0.1, 0.0)
+    case["sums"][[1, 3]] = 0.0
+    return case
+
+
+def _untouched(case: dict[str, Any], got: Parts, want: Parts) -> Finding | None:
+    table, away = got[0], ~np.isin(np.arange(len(case["table"])), case["rows"])
+    if table.shape != case["table"].shape or close(table[away], case["table"][away]):
+        return None
+    index = np.argmax(~np.isclose(table, case["table"]) & away[:, None])
+    return Finding(
+        "untouched-rows",
+        "With eps=0, a row that does not occur, and whose sum is still 0, does not stay as it is: "
+        f"expected {case['table'].flat[index]:.6g}, got {table.flat[index]:.6g}.",
+        "What is 0 / 0? Only the rows that occur are to be touched.",
+    )
+
+
 def _cancelling() -> dict[str, Any]:
     """Row 1 occurs twice with opposite gradients, and row 2 has never had any: its sums are still 0."""
     case = _batch([1, 2, 1, 2], 4, 2, 1.0, 0.5, 0.1)
@@ -278,6 +321,7 @@ _SPARSE_CASES = [
     _batch([0, 0], 1, 4, 1.0, 0.3, 0.5),
     _batch([], 3, 2, 1.0, 0.1, 0.1),
 ]
+_SPARSE_EDGES = [Edge(_never_seen(), _untouched)]
 
 
 # ------------------------------------------------------------------------------------------------ centered_divisor
@@ -304,13 +348,16 @@ def _divisor(
     return run
 
 
-def _behind(gradients: np.ndarray, alpha: float, eps: float) -> np.ndarray:
-    m, v, rows = np.zeros_like(gradients[0]), np.zeros_like(gradients[0]), []
-    for g in gradients:
-        v = alpha * v + (1 - alpha) * g**2
-        rows.append(np.sqrt(v - m**2) + eps)
-        m = alpha * m + (1 - alpha) * g
-    return np.stack(rows)
+def _behind(clipped: Callable[[np.ndarray], np.ndarray]) -> Callable[..., np.ndarray]:
+    def run(gradients: np.ndarray, alpha: float, eps: float) -> np.ndarray:
+        m, v, rows = np.zeros_like(gradients[0]), np.zeros_like(gradients[0]), []
+        for g in gradients:
+            v = alpha * v + (1 - alpha) * g**2
+            rows.append(np.sqrt(clipped(v - m**2)) + eps)
+            m = alpha * m + (1 - alpha) * g
+        return np.stack(rows)
+
+    return run
 
 
 def _deviations(gradients: np.ndarray, alpha: float, eps: float) -> np.ndarray:
@@ -347,6 +394,18 @@ _CENTERED_MISTAKES = (
         "an epsilon inside the root and one outside",
         "Once is enough.",
         _divisor(lambda v, m, eps: np.sqrt(np.maximum(v - m**2, 0) + eps) + eps),
+    ),
+    Known(
+        "eps-as-floor",
+        "an epsilon used as a floor: max(root, eps)",
+        "torch adds eps.",
+        _divisor(lambda v, m, eps: np.maximum(np.sqrt(np.maximum(v - m**2, 0)), eps)),
+    ),
+    Known(
+        "eps-as-floor-inside",
+        "an epsilon used as a floor inside the root: sqrt(max(v - m^2, eps))",
+        "torch adds eps, after the root. What is negative inside becomes 0.",
+        _divisor(lambda v, m, eps: np.sqrt(np.maximum(v - m**2, eps))),
     ),
     Known(
         "mean-not-squared",
@@ -421,7 +480,27 @@ _CENTERED_MISTAKES = (
         "mean-behind",
         "the mean as it was before this step's gradient",
         "Are both averages updated before the divisor is made?",
-        _behind,
+        _behind(lambda x: x),
+    ),
+    Known(
+        "mean-behind-clipped",
+        "the mean as it was before this step's gradient, with what is negative clipped",
+        "Are both averages updated before the divisor is made?",
+        _behind(lambda x: np.maximum(x, 0)),
+    ),
+    Known(
+        "divisor-behind",
+        "a divisor made before the averages take this step's gradient in",
+        "What does the first step divide by?",
+        lambda gradients, alpha, eps: np.concatenate(
+            [np.full_like(gradients[:1], eps), _centered(gradients, alpha, eps)[:-1]]
+        ),
+    ),
+    Known(
+        "step",
+        "the gradient over the divisor",
+        "The divisor itself is asked for.",
+        lambda **case: case["gradients"] / _centered(**case),
     ),
     Known(
         "deviations-averaged",
@@ -486,6 +565,70 @@ _CENTERED_CASES = [
 # A constant gradient, whose variance comes near 0, and one that is always 0.
 _CENTERED_CASES.append({"gradients": np.tile([2.0, 0.0], (9, 1)), "alpha": 0.8, "eps": 0.05})
 
+
+def _single_precision(case: dict[str, Any], got: Parts, want: Parts) -> Finding | None:
+    """Of gradients that are nearly constant, float32 cannot tell the variance from rounding."""
+    if got[0].shape != want[0].shape or close(got[0], want[0], _DIGITS) or (np.abs(got[0] - want[0]) > 0.01).any():
+        return None
+    return Finding(
+        "single-precision",
+        "Right where gradients vary, wrong where they hardly do (1, give or take 0.0001): "
+        f"expected {want[0][-1, 0]:.4g} in the end, got {got[0][-1, 0]:.4g}. "
+        "v and m^2 agree to eight digits, and float32 has seven.",
+        "The arguments are float64. Which of your arrays has another dtype?",
+    )
+
+
+def _rounded_below_zero(case: dict[str, Any], got: Parts, want: Parts) -> Finding | None:
+    """What becomes of v - m^2 where rounding makes it negative.
+
+    With alpha = 0.5 the multiplications are exact and every order of an average's update rounds alike. A result that
+    is |v - m^2| to the last bit wherever the reference clips was therefore not clipped.
+    """
+    divisor, eps = got[0], case["eps"]
+    if divisor.shape != want[0].shape:
+        return None
+    given = f"With gradients that do not change (alpha={case['alpha']}, {len(divisor)} steps)"
+    if np.isnan(divisor).any():
+        return Finding(
+            "not-clipped",
+            f"{given}, {np.isnan(divisor).sum()} of {divisor.size} divisors are NaN: rounding made v - m^2 negative.",
+            "The exercise asks for 0 there, before the root is taken.",
+        )
+    if (divisor < eps / 2).any():
+        return Finding(
+            "eps-lost",
+            f"{given}, the divisor gets down to {divisor.min():.3g}; it is never below eps={eps}.",
+            "Where rounding makes v - m^2 negative, take 0 for it, then the root, and add eps there too.",
+        )
+    below = _divisor(lambda v, m, eps: v - m**2 < 0)(**case)
+    unsigned = _divisor(lambda v, m, eps: np.sqrt(np.abs(v - m**2)) + eps)(**case)
+    if below.any() and np.allclose(divisor[below], unsigned[below], rtol=1e-3, atol=0):
+        return Finding(
+            "abs-not-clip",
+            f"{given}, your divisor is sqrt(|v - m^2|) + eps where rounding makes v - m^2 negative.",
+            "The exercise asks for 0 there: a variance below zero says that there is none.",
+        )
+    return None
+
+
+_DIGITS = 1e-9  # float64 leaves about eight digits of a deviation of 1e-4 from 1, float32 none
+_NOISE = 1e-6  # the root of some hundred roundings of 1: what v - m^2 leaves where it should vanish
+_CENTERED_EDGES = [
+    Edge({"gradients": 1 + 1e-4 * _RNG.normal(size=(60, 3)), "alpha": 0.5, "eps": 1e-9}, _single_precision, _DIGITS),
+    # Of each of these numbers, m reaches the number itself, and v stops one rounding below its square.
+    Edge(
+        {"gradients": np.tile([0.7, 1.1, 1.4, 1.9, 2.2, 2.8], (100, 1)), "alpha": 0.5, "eps": 1e-8},
+        _rounded_below_zero,
+        _NOISE,
+    ),
+    Edge(
+        {"gradients": np.tile(_RNG.uniform(0.5, 3.0, 200), (400, 1)), "alpha": 0.9, "eps": 1e-8},
+        _rounded_below_zero,
+        _NOISE,
+    ),
+]
+
 JUDGES: dict[str, Judge] = {
     "sparse_adagrad": Numeric(
         _sparse_adagrad,
@@ -493,6 +636,13 @@ JUDGES: dict[str, Judge] = {
         _SPARSE_MISTAKES,
         "two arrays, the new table and the new sums",
         ("new_table", "new_sums"),
+        edges=_SPARSE_EDGES,
     ),
-    "centered_divisor": Numeric(_centered, _CENTERED_CASES, _CENTERED_MISTAKES, "an array of the shape of `gradients`"),
+    "centered_divisor": Numeric(
+        _centered,
+        _CENTERED_CASES,
+        _CENTERED_MISTAKES,
+        "an array of the shape of `gradients`",
+        edges=_CENTERED_EDGES,
+    ),
 }

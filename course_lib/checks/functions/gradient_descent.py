@@ -7,9 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from course_lib.checks.functions.common import Judge, Known, Numeric
+from course_lib.checks.functions.common import Edge, Judge, Known, Numeric
 from course_lib.checks.functions.sharpness import judge_sharpness
-from course_lib.checks.functions.walks import BOWL, QUARTIC, WAVE, Gradient, Walk, collecting
+from course_lib.checks.functions.walks import (
+    BOWL,
+    CENTRED,
+    QUARTIC,
+    ROUND,
+    WAVE,
+    Gradient,
+    Walk,
+    collecting,
+    stops_early,
+)
 from course_lib.checks.report import OTHER_SPECIFICATION
 
 # ------------------------------------------------------------------------------------------------ gradient_descent
@@ -118,9 +128,11 @@ _DESCENT_CASES = [
         (WAVE, [2.5], 0.4, 4),
         (BOWL, [-1e6, 0.25], 0.31, 30),  # above 2 / L: the walk diverges, and is to be returned all the same
         (QUARTIC, [0.1, 0.2, 0.3], 0.2, 1),
-        (BOWL, [-0.5, 2.0], 0.1, 0),
+        (CENTRED, [4e-6, 3e-6], 0.1, 5),  # small gradients, and as much to gain by a step as anywhere
+        (ROUND, [3.0, -5.0], 0.25, 4),  # arrives with its first step, to the last bit, and stays
     )
 ]
+_NO_STEPS = {"gradient": BOWL, "start": np.array([-0.5, 2.0]), "lr": 0.1, "steps": 0}
 
 
 # ------------------------------------------------------------------------------------------------------- best_step
@@ -364,13 +376,19 @@ _FLOOR_MISTAKES = (
         "noise-not-squared",
         "a noise that is not squared",
         "How does the variance of noise * z depend on noise?",
-        _floor(lambda lr, c, s: _stationary(lr, c, s) / s),
+        _floor(lambda lr, c, s: lr * s / (c * (2 - lr * c))),
     ),
     Known(
         "contraction-not-squared",
         "a variance multiplied by 1 - lr * curvature in each step",
         "If x is multiplied by a factor, by what is its variance multiplied?",
         _floor(lambda lr, c, s: lr * s**2 / c),
+    ),
+    Known(
+        "contraction-not-squared-size",
+        "a variance multiplied by |1 - lr * curvature| in each step",
+        "If x is multiplied by a factor, by what is its variance multiplied?",
+        _floor(lambda lr, c, s: (lr * s) ** 2 / (1 - np.abs(1 - lr * c))),
     ),
     Known(
         "noise-without-lr",
@@ -421,6 +439,7 @@ _FLOOR_MISTAKES = (
         _floor(lambda lr, c, s: 0.5 * _stationary(lr, c, s)),
     ),
 )
+# Without noise and with lr * curvature >= 2 there is no case: x stays at 0 if it starts there, and else grows for ever.
 _FLOOR_CASES = [
     {"lr": lr, "curvature": curvature, "noise": noise}
     for lr, curvature, noise in (
@@ -431,6 +450,7 @@ _FLOOR_CASES = [
         (0.499875, 4.0, 0.2),
         (1e-5, 300.0, 40.0),
         (1e-3, 1e-3, 1e-4),
+        (0.1, 2.0, 0.0),
     )
 ]
 
@@ -564,7 +584,14 @@ _ACCUMULATED_CASES = [
 ]
 
 JUDGES: dict[str, Judge] = {
-    "gradient_descent": Numeric(_descent, _DESCENT_CASES, _DESCENT_MISTAKES, "an array of shape (steps + 1, n)"),
+    "gradient_descent": Numeric(
+        _descent,
+        _DESCENT_CASES,
+        _DESCENT_MISTAKES,
+        "an array of shape (steps + 1, n)",
+        edges=[Edge(_NO_STEPS)],
+        pattern=stops_early,
+    ),
     "best_step": Numeric(_best_step, _BEST_CASES, _BEST_MISTAKES, "two numbers, lr and factor", ("lr", "factor")),
     "sharpness": judge_sharpness,
     "noise_floor": Numeric(_noise_floor, _FLOOR_CASES, _FLOOR_MISTAKES, "a float"),

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from course_lib.checks.functions.common import Judge, Known, Numeric
-from course_lib.checks.functions.walks import BOWL, QUARTIC, WAVE, Gradient, Walk, collecting
+from course_lib.checks.functions.common import Edge, Judge, Known, Numeric
+from course_lib.checks.functions.walks import BOWL, CENTRED, QUARTIC, WAVE, Gradient, Walk, collecting, stops_early
 from course_lib.checks.report import OTHER_SPECIFICATION
 
 # ---------------------------------------------------------------------------------------------- nesterov_lookahead
@@ -72,6 +72,15 @@ def _convex(gradient: Gradient, start: np.ndarray, lr: float, momentum: float, s
 
 def _velocities(gradient: Gradient, start: np.ndarray, lr: float, momentum: float, steps: int) -> np.ndarray:
     return np.diff(_lookahead(gradient, start, lr, momentum, steps), axis=0, prepend=start[None])
+
+
+def _with_first_velocity(gradient: Gradient, start: np.ndarray, lr: float, momentum: float, steps: int) -> np.ndarray:
+    theta, v, points = start, -lr * gradient(start), [start]
+    for _ in range(steps):
+        v = momentum * v - lr * gradient(theta + momentum * v)
+        theta = theta + v
+        points.append(theta)
+    return np.stack(points)
 
 
 def _unscaled(theta, v, gradient, lr, mu):
@@ -190,6 +199,29 @@ _LOOKAHEAD_MISTAKES = (
         "theta moves by the new v.",
         _glide(lambda theta, v, gradient, lr, mu: (theta + v, mu * v - lr * gradient(theta + mu * v))),
     ),
+    Known(
+        "momentum-on-the-gradient",
+        "a velocity that multiplies the gradient by momentum too: momentum * (v - lr * gradient)",
+        "momentum multiplies the old velocity alone.",
+        _velocity(lambda theta, v, gradient, lr, mu: mu * (v - lr * gradient(theta + mu * v))),
+    ),
+    Known(
+        "velocity-not-used",
+        "steps by -lr * gradient alone, though v is kept",
+        "The gradient is taken ahead. By what does theta move?",
+        _glide(
+            lambda theta, v, gradient, lr, mu: (
+                theta - lr * gradient(theta + mu * v),
+                mu * v - lr * gradient(theta + mu * v),
+            )
+        ),
+    ),
+    Known(
+        "first-velocity",
+        "a velocity that starts at -lr times the first gradient",
+        "v starts at 0: the first step is a plain one.",
+        _with_first_velocity,
+    ),
     Known("velocities", "the velocities", "The points are asked for.", _velocities),
     *collecting(_lookahead),
 )
@@ -202,9 +234,10 @@ _LOOKAHEAD_CASES = [
         (BOWL, [-1e6, 0.25], 0.2, 0.99, 20),
         (QUARTIC, [0.5, 0.2, -0.3], 0.2, 0.0, 4),
         (BOWL, [-0.5, 2.0], 0.1, 0.5, 1),
-        (BOWL, [-0.5, 2.0], 0.1, 0.9, 0),
+        (CENTRED, [4e-6, 3e-6], 0.05, 0.9, 8),
     )
 ]
+_NO_STEPS = {"gradient": BOWL, "start": np.array([-0.5, 2.0]), "lr": 0.1, "momentum": 0.9, "steps": 0}
 
 
 # ------------------------------------------------------------------------------------------------ optimal_momentum
@@ -580,7 +613,12 @@ _CONVENTIONS_CASES = [
 
 JUDGES: dict[str, Judge] = {
     "nesterov_lookahead": Numeric(
-        _lookahead, _LOOKAHEAD_CASES, _LOOKAHEAD_MISTAKES, "an array of shape (steps + 1, n)"
+        _lookahead,
+        _LOOKAHEAD_CASES,
+        _LOOKAHEAD_MISTAKES,
+        "an array of shape (steps + 1, n)",
+        edges=[Edge(_NO_STEPS)],
+        pattern=stops_early,
     ),
     "optimal_momentum": Numeric(
         _optimal,

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from course_lib.checks.functions.common import Known
+from course_lib.checks.functions.common import Known, close
+from course_lib.checks.report import Finding
 
 Gradient = Callable[[np.ndarray], np.ndarray]
 Walk = Callable[..., np.ndarray]  # returns the points visited, the start included, one in a row
@@ -31,6 +32,8 @@ _COUPLED = np.array([[2.0, -0.7, 0.3], [-0.7, 1.0, 0.4], [0.3, 0.4, 0.5]])
 
 BOWL = gradient_of("a tilted bowl", 2, lambda x: _TILTED @ x - np.array([1.0, -2.0]))
 QUARTIC = gradient_of("a coupled quartic", 3, lambda x: _COUPLED @ x + 0.4 * x**3)
+CENTRED = gradient_of("a tilted bowl around the origin", 2, lambda x: _TILTED @ x)
+ROUND = gradient_of("a round bowl around (1, -2)", 2, lambda x: 4 * (x - np.array([1.0, -2.0])))
 WAVE = gradient_of("a wave", 1, lambda x: np.sin(x) + 0.1 * x)
 
 
@@ -96,3 +99,17 @@ def collecting(right: Walk) -> tuple[Known, ...]:
             of(lambda points: np.diff(points, axis=0)),
         ),
     )
+
+
+def stops_early(got: np.ndarray, want: np.ndarray) -> Finding | None:
+    """A finding if the walk is right up to some point and then ends, or stays there."""
+    if got.ndim != 2 or got.shape[1:] != want.shape[1:] or not 0 < len(got) <= len(want):
+        return None
+    same = [close(mine, theirs) for mine, theirs in zip(got, want, strict=False)]
+    right = same.index(False) if False in same else len(same)
+    if not right or right == len(want) or not (got[right:] == got[right - 1]).all():
+        return None
+    how = f"ends there, after {len(got)} of {len(want)} rows" if right == len(got) else "stays where it is"
+    what = f"Your walk is right for {right - 1} of {len(want) - 1} steps, and then {how}."
+    hint = "`steps` steps are asked for. Is a gradient small because the minimum is near, or because f is flat?"
+    return Finding("stops-early", what, hint)

@@ -26,12 +26,17 @@ ADAGRAD: Program = {
     "denominator": lambda c: np.sqrt(c.v_used) + c.h["eps"],
     "direction": lambda c: c.g / c.denominator,
     "v_kept": lambda c: c.v,
+    "last_kept": lambda c: c.direction,
     **END,
 }
 
 
 def _started(first: float):
     return lambda c: _sum(c, c.g**2, np.where(c.t == 1, first, c.v_kept))
+
+
+def _leaking(factor: float):
+    return lambda c: factor * c.v_kept + c.g**2
 
 
 def _inside(c: SimpleNamespace) -> np.ndarray:
@@ -64,7 +69,9 @@ _MISTAKES = (
           v=lambda c: 0.99 * c.v_kept + 0.01 * c.g**2),
     known("v-averages-999", "an average with 0.999 in place of the sum", _FORGETS,
           v=lambda c: 0.999 * c.v_kept + 0.001 * c.g**2),
-    known("v-leaks", "a sum that leaks: `v = 0.9 * v + g**2`", _FORGETS, v=lambda c: 0.9 * c.v_kept + c.g**2),
+    known("v-leaks", "a sum that leaks: `v = 0.9 * v + g**2`", _FORGETS, v=_leaking(0.9)),
+    known("v-leaks-99", "a sum that leaks: `v = 0.99 * v + g**2`", _FORGETS, v=_leaking(0.99)),
+    known("v-leaks-999", "a sum that leaks: `v = 0.999 * v + g**2`", _FORGETS, v=_leaking(0.999)),
     known("v-is-mean", "a mean of all squares: the sum divided by t", "Does AdaGrad divide by the number of gradients?",
           v_used=lambda c: c.v / c.t),
     known("v-is-variance", "a variance: squares of the gradients' distances from their mean, added up",
@@ -83,15 +90,25 @@ _MISTAKES = (
           v=lambda c: _sum(c, 2 * c.g**2)),
     known("v-misses-first", "a sum that is made at the first step and does not take the first square in",
           "What is v after the first gradient?", v=lambda c: np.where(c.t == 1, 0.0, _sum(c, c.g**2))),
+    known("v-corrected", "Adam's bias correction with 0.999: v / (1 - 0.999^t)", "Is a sum too small at its start?",
+          v_used=lambda c: c.v / (1 - 0.999**c.t)),
     known("plain-descent", "plain gradient descent: lr times the gradient, which nothing divides", "What is v for?",
           direction=lambda c: c.g),
+    known("first-step-plain", "a first step along the bare gradient, which nothing divides",
+          "Is there a sum at the first step already?", direction=lambda c: np.where(c.t == 1, c.g, c.g / c.denominator)),
+    known("momentum-added", "a momentum of 0.9 on top of AdaGrad's update", "AdaGrad keeps one thing: the sum of squares.",
+          direction=lambda c: 0.9 * c.last_kept + c.g / c.denominator),
+    known("sign-above", "the gradient's sign in the numerator", "Which gradient stands above the fraction?",
+          direction=lambda c: np.sign(c.g) / c.denominator),
+    known("lr-decays", "a learning rate that decays by torch's lr_decay of 1e-3", "torch's lr_decay is 0 unless it is asked for.",
+          step=lambda c: c.h["lr"] / (1 + 1e-3 * (c.t - 1)) * c.direction),
     known("sum-above", "the sum of all gradients in the numerator", "Which gradient stands above the fraction?",
           direction=lambda c: c.total_g / c.denominator),
 )
 
 FAMILY = Family(
     ADAGRAD,
-    ("p", "v", "v_kept", "total_g"),
+    ("p", "v", "v_kept", "last_kept", "total_g"),
     (
         *_MISTAKES, *DENOMINATOR, *squares("sum", _sum), *STEP, LR_MISSING, *DECAY, *GRADIENT,
         *walking(HYPERS, counts_steps=False),

@@ -244,6 +244,8 @@ _UPDATE = (
     known("lr-hard-coded", "a learning rate of 1e-3 whatever the argument says", "Is the argument read?", h=fixed(lr=1e-3)),
     known("lr-over-root-t", "a learning rate divided by sqrt(t), as in the paper's regret bound", "Schedules live outside the optimizer.",
           update=lambda c: c.h["lr"] / np.sqrt(c.t) * c.m_hat / c.denominator),
+    known("first-step-omitted", "a first step that fills m and v and does not move the parameter", "What does torch do at the first step?",
+          update=lambda c: np.where(c.t == 1, 0.0, c.h["lr"] * c.m_hat / c.denominator)),
     known("sign-only", "a step of lr times the sign of m", "Where did the denominator go?", update=lambda c: c.h["lr"] * np.sign(c.m)),
     known("betas-swapped", "beta1 and beta2 exchanged", "Which element of `betas` is which?",
           h=lambda c: {**c.h, "betas0": _b2(c), "betas1": _b1(c)}),

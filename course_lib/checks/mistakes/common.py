@@ -49,6 +49,12 @@ def _shrunk(c: SimpleNamespace) -> np.ndarray:
     return c.p * (1 - c.h["lr"] * c.h["weight_decay"])
 
 
+def _clipped_with_decay(c: SimpleNamespace) -> np.ndarray:
+    whole = c.raw + c.h["weight_decay"] * c.p
+    return whole * np.minimum(1, 1 / (norm(c, whole) + 1e-300))
+
+
+_OUTSIDE = "Clipping is the training loop's business."
 _PENALTY = "What is the gradient of the penalty?"
 DECAY = (
     known("gradient-negated", "a gradient with its sign turned, the weight decay as it should be", "Which way is down?",
@@ -80,11 +86,16 @@ DECAY = (
           g=lambda c: c.raw + c.h["weight_decay"] * c.p * (c.dims >= 2)),
     known("decay-to-start", "a decay towards the starting values instead of zero", "Towards what do the weights decay?",
           g=lambda c: c.raw + c.h["weight_decay"] * (c.p - c.start)),
+    known("decay-of-start", "an L2 term of the weight as it was at the start", "Which weight decays: that of now?",
+          g=lambda c: c.raw + c.h["weight_decay"] * c.start),
     known("decay-scales-gradient", "a gradient multiplied by 1 + weight_decay", _PENALTY,
           g=lambda c: c.raw * (1 + c.h["weight_decay"])),
+    known("clips-values-with-decay", "gradients, the L2 term with them, clipped to [-1, 1]", _OUTSIDE,
+          g=lambda c: np.clip(c.raw + c.h["weight_decay"] * c.p, -1, 1)),
+    known("clips-norm-with-decay", "each gradient, the L2 term with it, clipped to norm 1", _OUTSIDE,
+          g=_clipped_with_decay),
 )
 
-_OUTSIDE = "Clipping is the training loop's business."
 GRADIENT = (
     known("clips-values", "gradients clipped to [-1, 1] before use", _OUTSIDE, raw=lambda c: np.clip(c.g, -1, 1)),
     known("clips-norm", "each gradient clipped to norm 1 before use", _OUTSIDE,
@@ -105,6 +116,8 @@ STEP = (
           step=lambda c: c.h["lr"] / np.sqrt(c.t) * c.direction),
     known("lr-over-t", "a learning rate divided by the step count", "Schedules live outside the optimizer.",
           step=lambda c: c.h["lr"] / c.t * c.direction),
+    known("first-step-omitted", "a first step that fills what is remembered and does not move the parameter",
+          "What does torch do at the first step?", step=lambda c: np.where(c.t == 1, 0.0, c.h["lr"] * c.direction)),
     known("sign-only", "a step of lr times the sign of the update", "What decides how long the step is?",
           step=lambda c: c.h["lr"] * np.sign(c.direction)),
 )
@@ -122,12 +135,16 @@ DENOMINATOR = (  # of a rule that divides by sqrt(v) + eps
           denominator=lambda c: np.maximum(np.sqrt(c.v_used), c.h["eps"])),
     known("eps-squared-inside-root", "an epsilon squared inside the root", _ROOT,
           denominator=lambda c: np.sqrt(c.v_used + c.h["eps"] ** 2)),
+    known("eps-rooted", "the square root of eps in place of eps", _ROOT,
+          denominator=lambda c: np.sqrt(c.v_used) + np.sqrt(c.h["eps"])),
     known("eps-subtracted", "an epsilon that is subtracted", "Which sign does eps have?",
           denominator=lambda c: np.sqrt(c.v_used) - c.h["eps"]),
     known("eps-twice", "an epsilon inside the root and outside it", "One eps is enough; which one?",
           denominator=lambda c: np.sqrt(c.v_used + c.h["eps"]) + c.h["eps"]),
     known("eps-outside-fraction", "an epsilon added to the fraction instead of the denominator: g / sqrt(v) + eps",
           "Where do the brackets stand?", direction=lambda c: c.g / np.sqrt(c.v_used) + c.h["eps"]),
+    known("eps-outside-step", "an epsilon added to the whole step instead of the denominator: lr * g / sqrt(v) + eps",
+          "Where do the brackets stand?", step=lambda c: c.h["lr"] * c.g / np.sqrt(c.v_used) + c.h["eps"]),
     known("root-missing", "a division by v + eps: the root is missing", "Which units does the step have?",
           denominator=lambda c: c.v_used + c.h["eps"]),
     known("root-twice", "a fourth root of v", "Count the roots.", denominator=lambda c: c.v_used**0.25 + c.h["eps"]),

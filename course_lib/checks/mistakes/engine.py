@@ -21,7 +21,7 @@ Formula = Callable[[SimpleNamespace], Any]
 Program = Mapping[str, Formula]
 
 TOLERANCE = 1e-5  # of a tensor's whole movement: below it two trajectories count as the same
-APART = 1e-3  # known mistakes are at least this far from the answer and from each other
+APART = 5e-4  # known mistakes are at least this far from the answer and from each other
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,13 @@ def _with_last_gradient(c: SimpleNamespace) -> np.ndarray:
     return c.seen
 
 
+def _seen_before(c: SimpleNamespace) -> np.ndarray:
+    """Where there is a gradient, and was one before."""
+    before = getattr(c, "seen", np.zeros_like(c.has))
+    c.seen = before | c.has
+    return c.has & before
+
+
 def _last_of_group(c: SimpleNamespace) -> np.ndarray:
     last = [np.max(c.tensor[c.group == group]) for group in range(c.group.max() + 1)]
     several = [len(np.unique(c.tensor[c.group == group])) > 1 for group in range(c.group.max() + 1)]
@@ -91,6 +98,8 @@ def walking(hyper_names: tuple[str, ...], counts_steps: bool) -> tuple:
               "`continue`, `break` and `return` do three different things.", active=lambda c: _before_missing(c, False)),
         known("breaks-at-missing", "a loop over the group that ends at the first missing gradient (`break`)",
               "`continue` and `break` do two different things.", active=lambda c: _before_missing(c, True)),
+        known("first-gradient-dropped", "a first gradient that is passed over: it makes the state, and neither enters it nor moves the parameter",
+              "What does torch do at the first step?", active=_seen_before),
         known("skips-zero-gradient", "a parameter skipped whenever its whole gradient is zero",
               "A gradient of zeros is a gradient. Which lines of the rule act all the same?",
               active=lambda c: c.has & (c.total(np.abs(c.g)) > 0)),
@@ -106,7 +115,7 @@ def walking(hyper_names: tuple[str, ...], counts_steps: bool) -> tuple:
     for part, names in parts.items():
         said = " and ".join(sorted({name.rstrip("01") for name in names}))
         hint = "Read it from the group at hand, at every step."
-        if part not in ("lr", "betas-and-eps"):
+        if part != "lr":
             mistakes.append(known(f"group-{part}-ignored", f"the first group's {said} used for every group", hint,
                                   h=lambda c, names=names: _first_group(c, names)))
         mistakes.append(known(f"constructor-{part}", f"the {said} that the constructor got, used for every group", hint,

@@ -185,6 +185,18 @@ def _rectify_by_step(t, beta2):
     return 0.0 if t <= 5 else _rectify_whole(t, beta2)
 
 
+def _rectify_numerator(t, beta2):
+    return _rectify(length=lambda r, t, p: r - 2 * t * beta2 / (1 - p))(t, beta2)
+
+
+def _rectify_power_outside(t, beta2):
+    return _rectify(length=lambda r, t, p: r - 2 * t * p / (1 - beta2) ** t)(t, beta2)
+
+
+def _rectify_clipped(t, beta2):
+    return np.nan_to_num(_rectify_whole(t, beta2))
+
+
 _RECTIFIER = {
     "plain": (_rectify(), ""),
     "torch's": (_rectify_like_torch, ""),
@@ -194,6 +206,10 @@ _RECTIFIER = {
     "1 below": (_rectify(below=1.0), "one-below"),
     "nan below": (_rectify(below=float("nan")), "nan-below"),
     "no threshold": (_rectify_whole, "no-threshold"),
+    "0 where there is no root": (_rectify_clipped, "clipped-root"),
+    "always 0": (lambda t, beta2: 0.0, "always-zero"),
+    "beta2 without its power": (_rectify_numerator, "always-zero"),
+    "power outside": (_rectify_power_outside, "always-zero"),
     "threshold on t": (_rectify_by_step, "threshold-on-t"),
     "square": (_rectify(lambda r: r * r), "root-missing"),
     "upside down": (_rectify(lambda r: 1 / r), "upside-down"),

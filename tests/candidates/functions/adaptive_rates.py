@@ -39,11 +39,37 @@ def _dense(table, sums, rows, grads, lr, eps):
     return table - lr * total / (np.sqrt(sums) + eps), sums
 
 
+def _dense_guarded(table, sums, rows, grads, lr, eps):
+    """All rows at once, and a step only where there is a gradient."""
+    total = np.zeros(table.shape)
+    np.add.at(total, rows, grads)
+    sums = sums + total**2
+    step = np.divide(lr * total, np.sqrt(sums) + eps, out=np.zeros(table.shape), where=total != 0)
+    return table - step, sums
+
+
 def _embedding(table, sums, rows, grads, lr, eps):
-    """What autograd makes of an embedding: the gradient of the table is the sum over its uses."""
-    g = torch.zeros(table.shape, dtype=torch.float64).index_add_(0, torch.tensor(rows), torch.tensor(grads))
-    new = torch.tensor(sums).addcmul(g, g)
-    return torch.tensor(table).addcdiv(g, new.sqrt().add(eps), value=-lr), new
+    """What autograd makes of a sparse embedding: the gradients of one row are added up, and the others have none."""
+    which, place = torch.unique(torch.tensor(rows), return_inverse=True)
+    g = torch.zeros(len(which), table.shape[1], dtype=torch.float64).index_add_(0, place, torch.tensor(grads))
+    table, sums = torch.tensor(table), torch.tensor(sums)
+    sums[which] += g.square()
+    table[which] -= lr * g / sums[which].sqrt().add(eps)
+    return table, sums
+
+
+def _square_at_each(table, sums, rows, grads, lr, eps):
+    total, new, table = _added(rows, grads, len(table)), sums.copy(), table.copy()
+    np.add.at(new, rows, total[rows] ** 2)
+    table[rows] -= lr * total[rows] / (np.sqrt(new[rows]) + eps)
+    return table, new
+
+
+def _step_at_each(table, sums, rows, grads, lr, eps):
+    total = _added(rows, grads, len(table))
+    new, table = sums + total**2, table.copy()
+    np.subtract.at(table, rows, lr * total[rows] / (np.sqrt(new[rows]) + eps))
+    return table, new
 
 
 def _from(total, squares=None, gather=None, move=None):
@@ -152,8 +178,13 @@ def _picked(pick):
 _SPARSE = {
     "unique": (_unique, ""),
     "dictionary": (_dictionary, ""),
-    "dense": (_dense, ""),
+    "dense, guarded": (_dense_guarded, ""),
     "tensors": (_embedding, ""),
+    "lists": (lambda **arguments: [part.tolist() for part in _unique(**arguments)], ""),
+    "float32 in the end": (lambda **arguments: [part.astype(np.float32) for part in _unique(**arguments)], ""),
+    "dense": (_dense, "untouched-rows"),
+    "square at each occurrence": (_square_at_each, "square-repeated"),
+    "step at each occurrence": (_step_at_each, "step-repeated"),
     "exchanged": (_picked(lambda table, sums, rows, new, more: (more, new)), "order"),
     "each squared": (_each_squared, "squared-separately"),
     "one after the other": (_sequential, "one-by-one"),
@@ -218,8 +249,79 @@ def _like_torch(gradients, alpha, eps):
     for grad in torch.from_numpy(gradients):
         square_avg.mul_(alpha).addcmul_(grad, grad, value=1 - alpha)
         grad_avg.lerp_(grad, 1 - alpha)
-        rows.append(square_avg.addcmul(grad_avg, grad_avg, value=-1).sqrt_().add_(eps))
+        rows.append(square_avg.addcmul(grad_avg, grad_avg, value=-1).clamp_(min=0).sqrt_().add_(eps))
     return torch.stack(rows)
+
+
+def _number_by_number(gradients, alpha, eps):
+    columns = []
+    for column in gradients.T.tolist():
+        m, v, out = 0.0, 0.0, []
+        for g in column:
+            m, v = m - (1 - alpha) * (m - g), v - (1 - alpha) * (v - g * g)
+            out.append(eps + math.sqrt(max((math.sqrt(v) - m) * (math.sqrt(v) + m), 0.0)))
+        columns.append(out)
+    return np.array(columns).T
+
+
+def _fused(gradients, alpha, eps):
+    """Both averages rounded once an update, as a fused multiplication and addition rounds them."""
+    wide, m = np.longdouble, np.zeros(gradients.shape[1])
+    v, rows = m.copy(), []
+    for g in gradients:
+        m = (wide(alpha) * m + (1 - alpha) * g).astype(np.float64)
+        v = (wide(alpha) * v + (1 - alpha) * wide(1) * g * g).astype(np.float64)
+        rows.append(np.sqrt(np.maximum((v - wide(1) * m * m).astype(np.float64), 0)) + eps)
+    return np.stack(rows)
+
+
+def _no_nan_and_eps(gradients, alpha, eps):
+    with np.errstate(invalid="ignore"):
+        return np.nan_to_num(_bare(gradients, alpha)) + eps
+
+
+def _eps_and_no_nan(gradients, alpha, eps):
+    with np.errstate(invalid="ignore"):
+        return np.nan_to_num(_bare(gradients, alpha) + eps)
+
+
+def _bare(gradients, alpha):
+    out, m, v = [], 0.0, 0.0
+    for g in gradients:
+        m, v = alpha * m + (1 - alpha) * g, alpha * v + (1 - alpha) * g**2
+        out.append(np.sqrt(v - m**2))
+    return np.array(out)
+
+
+def _in_float32(gradients, alpha, eps):
+    m = v = np.zeros(gradients.shape[1], dtype=np.float32)
+    rows = []
+    for g in gradients.astype(np.float32):
+        m, v = alpha * m + (1 - alpha) * g, alpha * v + (1 - alpha) * g**2
+        rows.append(np.sqrt(np.maximum(v - m**2, 0)) + eps)
+    return np.array(rows)
+
+
+def _read_in_float32(gradients, alpha, eps):
+    return _averages(gradients.astype(np.float32).astype(np.float64), alpha, eps)
+
+
+def _tensors_of_float32(gradients, alpha, eps):
+    v = m = torch.zeros(gradients.shape[1])
+    rows = []
+    for g in torch.tensor(gradients, dtype=torch.float32):
+        v, m = torch.lerp(v, g * g, 1 - alpha), torch.lerp(m, g, 1 - alpha)
+        rows.append((v - m * m).relu().sqrt() + eps)
+    return torch.stack(rows).double()
+
+
+def _divided_before(gradients, alpha, eps):
+    v = m = np.zeros(gradients.shape[1])
+    rows = []
+    for g in gradients:
+        rows.append(np.sqrt(np.clip(v - m**2, 0, None)) + eps)
+        v, m = alpha * v + (1 - alpha) * g**2, alpha * m + (1 - alpha) * g
+    return np.array(rows)
 
 
 def _weights(gradients, alpha, eps):
@@ -279,7 +381,29 @@ _CENTERED = {
     "averages": (_averages, ""),
     "torch's": (_like_torch, ""),
     "weights": (_weights, ""),
-    "not clipped": (_unclipped, ""),
+    "number by number": (_number_by_number, ""),
+    "rounded once": (_fused, ""),
+    "no NaN, then eps": (_no_nan_and_eps, ""),
+    "float32 in the end": (lambda **arguments: _averages(**arguments).astype(np.float32), ""),
+    "lists": (lambda **arguments: _averages(**arguments).tolist(), ""),
+    "not clipped": (_unclipped, "not-clipped"),
+    "size in place of clipping": (_divisor(lambda v, m, eps: np.sqrt(np.abs(v - m**2)) + eps), "abs-not-clip"),
+    "eps, then no NaN": (_eps_and_no_nan, "eps-lost"),
+    "0 for what is negative": (
+        _divisor(lambda v, m, eps: np.where(v < m * m, 0.0, np.sqrt(np.abs(v - m * m)) + eps)),
+        "eps-lost",
+    ),
+    "float32": (_in_float32, "single-precision"),
+    "gradients of float32": (_read_in_float32, "single-precision"),
+    "tensors of float32": (_tensors_of_float32, "single-precision"),
+    "eps or the root": (_divisor(lambda v, m, eps: np.fmax(np.sqrt(v - m * m), eps)), "eps-as-floor"),
+    "clipped at eps": (_divisor(lambda v, m, eps: np.clip(v - m * m, eps, None) ** 0.5), "eps-as-floor-inside"),
+    "mean late, clipped": (
+        _divisor(lambda v, m, eps: np.sqrt(np.maximum(v - m * m, 0)) + eps, order="mean late"),
+        "mean-behind-clipped",
+    ),
+    "divided before": (_divided_before, "divisor-behind"),
+    "quotient": (lambda gradients, alpha, eps: gradients / _averages(gradients, alpha, eps), "step"),
     "not centred": (_divisor(lambda v, m, eps: np.sqrt(v) + eps), "not-centred"),
     "eps in the root": (_divisor(lambda v, m, eps: np.sqrt(v - m**2 + eps)), "eps-inside-root"),
     "no eps": (_divisor(lambda v, m, eps: np.sqrt(v - m**2)), "eps-missing"),

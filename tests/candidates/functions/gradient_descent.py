@@ -117,6 +117,52 @@ def _in_float32(gradient, start, lr, steps):
     return points
 
 
+def _all_float32(gradient, start, lr, steps):
+    points = [np.float32(start)]
+    for _ in range(steps):
+        points.append(points[-1] - np.float32(lr) * np.float32(gradient(points[-1])))
+    return np.array(points)
+
+
+def _until(small, rest):
+    """Ends where the gradient is ``small``; ``rest`` makes a result of the points and the number of rows asked for."""
+
+    def gradient_descent(gradient, start, lr, steps):
+        points = [start]
+        while len(points) <= steps:
+            g = gradient(points[-1])
+            if np.linalg.norm(g) < small:
+                break
+            points.append(points[-1] - lr * g)
+        return rest(points, steps + 1)
+
+    return gradient_descent
+
+
+def _shorter(points, rows):
+    return np.array(points)
+
+
+def _filled_up(points, rows):
+    return np.array(points + [points[-1]] * (rows - len(points)))
+
+
+def _one_row_short(gradient, start, lr, steps):
+    points = np.zeros((steps, len(start)))
+    points[0] = start
+    for t in range(1, steps):
+        points[t] = points[t - 1] - lr * gradient(points[t - 1])
+    return points
+
+
+def _step_before_all(gradient, start, lr, steps):
+    points = np.empty((steps + 1, len(start)))
+    points[0], points[1] = start, start - lr * gradient(start)
+    for t in range(1, steps):
+        points[t + 1] = points[t] - lr * gradient(points[t])
+    return points
+
+
 def _along(gradient, start, lr, steps):
     return np.array([gradient(x) for x in _filled(gradient, start, lr, steps)])
 
@@ -128,6 +174,16 @@ _DESCENT = {
     "tensors": (_in_tensors, ""),
     "recursive": (_recursive, ""),
     "float32": (_in_float32, ""),
+    "float32 throughout": (_all_float32, "single-precision"),
+    "list of tensors": (lambda **arguments: list(_in_tensors(**arguments)), ""),
+    "stays where nothing pulls": (_until(1e-300, _filled_up), ""),
+    "ends where the gradient is small": (_until(1e-3, _shorter), "stops-early"),
+    "ends where the gradient is tiny": (_until(1e-8, _shorter), "stops-early"),
+    "ends where the gradient is zero": (_until(1e-300, _shorter), "stops-early"),
+    "stays where the gradient is small": (_until(1e-5, _filled_up), "stops-early"),
+    "stays where the gradient is below 0.5": (_until(0.5, _filled_up), "stops-early"),
+    "one row short": (_one_row_short, "last-missing"),
+    "a first step, wanted or not": (_step_before_all, "raises"),
     "uphill": (_descent(lambda x, g, lr, *_: x + lr * g), "ascends"),
     "no lr": (_descent(lambda x, g, lr, *_: x - g), "lr-missing"),
     "divided by lr": (_descent(lambda x, g, lr, *_: x - g / lr), "lr-divided"),
@@ -324,6 +380,12 @@ _FLOOR = {
     "deviation": (_floor(lambda lr, c, s: math.sqrt(_right_floor(lr, c, s))), "deviation"),
     "noise": (_floor(lambda lr, c, s: lr * s / (c * (2 - lr * c))), "noise-not-squared"),
     "shrink not squared": (_floor(lambda lr, c, s: (lr * s) ** 2 / (1 - (1 - lr * c))), "contraction-not-squared"),
+    "size of the shrink": (
+        _floor(lambda lr, c, s: (lr * s) ** 2 / (1 - abs(1 - lr * c))),
+        "contraction-not-squared-size",
+    ),
+    "nothing without noise": (lambda lr, curvature, noise: 0 if noise == 0 else _solved(lr, curvature, noise), ""),
+    "one number in a list": (lambda **arguments: [_solved(**arguments)], ""),
     "noise outside": (_floor(lambda lr, c, s: s**2 / (1 - (1 - lr * c) ** 2)), "noise-without-lr"),
     "lr once": (_floor(lambda lr, c, s: lr * s**2 / (1 - (1 - lr * c) ** 2)), "lr-not-squared"),
     "one step": (_floor(lambda lr, c, s: lr**2 * s**2), "one-step"),

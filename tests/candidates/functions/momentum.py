@@ -106,6 +106,37 @@ def _keras_like(gradient, start, lr, momentum, steps):
     return np.array(points)
 
 
+def _all_float32(gradient, start, lr, momentum, steps):
+    theta, v, points = np.float32(start), np.float32(0), [np.float32(start)]
+    for _ in range(steps):
+        v = np.float32(momentum) * v - np.float32(lr) * np.float32(gradient(theta + np.float32(momentum) * v))
+        theta = theta + v
+        points.append(theta)
+    return np.stack(points)
+
+
+def _runs_up(gradient, start, lr, momentum, steps):
+    theta, v = start, -lr * gradient(start)
+    points = [theta]
+    for _ in range(steps):
+        v = momentum * v - lr * gradient(theta + momentum * v)
+        theta = theta + v
+        points.append(theta)
+    return np.array(points)
+
+
+def _until_flat(gradient, start, lr, momentum, steps):
+    theta, v, points = start, 0.0 * start, [start]
+    for _ in range(steps):
+        g = gradient(theta + momentum * v)
+        if np.abs(g).max() < 1e-4:
+            break
+        v = momentum * v - lr * g
+        theta = theta + v
+        points.append(theta)
+    return np.array(points)
+
+
 def _in_place(gradient, start, lr, momentum, steps):
     points = _plain(gradient, start, lr, momentum, steps)
     start += 1.0
@@ -155,6 +186,18 @@ _LOOKAHEAD = {
         _glide(lambda x, v, grad, lr, mu: mu * v - lr * grad(x + mu * v), lambda x, v, old, mu: x + old),
         "old-velocity",
     ),
+    "momentum outside": (
+        _glide(lambda x, v, grad, lr, mu: mu * (v - lr * grad(x + mu * v))),
+        "momentum-on-the-gradient",
+    ),
+    "moves by the gradient": (
+        _glide(lambda x, v, grad, lr, mu: mu * v - lr * grad(x + mu * v), lambda x, v, old, mu: x + v - mu * old),
+        "velocity-not-used",
+    ),
+    "a run-up": (_runs_up, "first-velocity"),
+    "until it is flat": (_until_flat, "stops-early"),
+    "float32 in the end": (_with(np.float32), ""),
+    "float32 throughout": (_all_float32, "single-precision"),
     "no start": (_with(lambda points: points[1:]), "start-missing"),
     "ends early": (_with(lambda points: points[:-1]), "last-missing"),
     "last": (_with(lambda points: points[-1]), "last-only"),

@@ -146,6 +146,54 @@ def _moves_the_point(loss, point, iterations=200):
     return value
 
 
+def _drifts(loss, point, iterations=200):
+    v = _start(len(point))
+    for _ in range(iterations):
+        x, g = _gradient(loss, point)
+        (hv,) = grad(g, x, v / v.norm())
+        value, v = hv @ v / v.norm(), hv
+        point.add_(hv, alpha=1e-3 / hv.norm())
+    return value
+
+
+def _differences(step):
+    """Products from two gradients, a distance of ``step`` apart."""
+
+    def sharpness(loss, point, iterations=200):
+        def gradient(x):
+            x = x.clone().requires_grad_()
+            return grad(loss(x), x)[0]
+
+        v = _start(len(point), 1)
+        for _ in range(iterations):
+            v = v / v.norm()
+            hv = (gradient(point + step * v) - gradient(point - step * v)) / (2 * step)
+            value, v = v @ hv, hv
+        return value
+
+    return sharpness
+
+
+def _axis(i):
+    def start(n):
+        v = torch.zeros(n, dtype=torch.float64)
+        v[i] = 1.0
+        return v
+
+    return start
+
+
+def _shortened(loss, point, iterations=200):
+    """Each vector is made 0.1 long: the quotient lacks the square of that."""
+    x, g = _gradient(loss, point)
+    v = _start(len(point), 2)
+    for _ in range(iterations):
+        v = 0.1 * v / v.norm()
+        (hv,) = grad(g, x, v, retain_graph=True)
+        value, v = v @ hv, hv
+    return value
+
+
 def _graph_not_kept(loss, point, iterations=200):
     x = point.clone().requires_grad_()
     (g,) = grad(loss(x), x)
@@ -174,6 +222,15 @@ _SHARPNESS = {
     "until it settles": (_until_settled, ""),
     "drawn from the global generator": (_power(_drawn), ""),
     "seeded": (_power(_seeded), ""),
+    "tensor": (lambda loss, point, iterations=200: torch.tensor(_power()(loss, point, iterations)), ""),
+    "close differences": (_differences(1e-4), ""),
+    "far differences": (_differences(0.5), "curvature-elsewhere"),
+    "fifteen products": (_power(rounds=lambda iterations: 15), "iterations-ignored"),
+    "thirty at most": (_power(rounds=lambda iterations: min(iterations, 30)), "iterations-ignored"),
+    "from the first axis": (_power(_axis(0)), "start-blind"),
+    "from the last axis": (_power(_axis(-1)), "start-blind"),
+    "short vectors": (_shortened, "scaled"),
+    "drifts": (_drifts, "input-written"),
     "norm": (_power(finish=lambda v, hv: hv.norm()), "sign-lost"),
     "square of the norm": (_power(finish=lambda v, hv: hv @ hv), "squared"),
     "minus": (_power(finish=lambda v, hv: -v @ hv), "negated"),
