@@ -573,7 +573,7 @@ assert 8 < ratio[0.99] / ratio[0.9] < 12 and ends[0] < 0.01 and ends[1] > 1e9 an
 # | buffer aliases `p.grad` | first step right, update norm then constant; momentum has no effect beyond a larger lr |
 # | momentum raised, lr kept | loss a plateau higher or NaN, as after a tenfold lr |
 # | `nesterov=True` at the heavy ball's limit | loss alternates and explodes within tens of steps |
-# | penalty with momentum | weights shrink as under $\text{lr}\,\lambda/(1-\mu)$; notebook 05 decouples |
+# | penalty with momentum | weights shrink as if `weight_decay` were divided by $1-\mu$; notebook 05 decouples |
 # | buffer lost on resume | update norm drops tenfold and recovers over tens of steps: harmless once, not at every restart |
 # | old buffer, new task or larger lr | loss rises in the first steps of fine-tuning |
 # | average form with a sum's lr | ten times too slow; a tenfold lr "fixes" it |
