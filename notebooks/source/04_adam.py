@@ -30,6 +30,7 @@ from course_lib import plots
 from course_lib.compare import compare
 from course_lib.kernels import bench
 from course_lib.optim import REGISTRY, Adam
+from course_lib.optim.radam import rectifier
 
 
 def steps_of(optimizer, gradients, **hyper):
@@ -359,14 +360,12 @@ assert np.ptp(largest) == 0 and divisor[0] > 20 * divisor[-1]
 # and multiplies the step by $r_t$. While $\rho_t\le5$ (the paper: 4) it does not divide at all. On a gradient of 10:
 
 # %%
-rho_inf, k = 2 / (1 - 0.999) - 1, t[:8]
-rho = rho_inf - 2 * k * 0.999**k / (1 - 0.999**k)
-r = np.sqrt(np.maximum(rho - 4, 0) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
 for entry in (REGISTRY[key] for key in ("adamax", "nadam", "radam")):
     mine, theirs = (steps_of(make, np.full((8, 1), 10.0))[:, 0] for make in (entry.make, entry.production))
     assert compare(entry.name, mine, theirs)
     print("                ", theirs.round(2))
-assert compare("r, from step 6", theirs, np.where(rho > 5, r, 10))
+r = np.array([rectifier(step, 0.999) for step in range(1, 9)])      # 0 where rho is at most 5; you build it
+assert compare("r, from step 6", theirs, np.where(r > 0, r, 10))
 
 # %% [markdown]
 # RAdam's first five steps are SGD's, ten times lr long. NAdam's soon fall short of lr: torch averages with $\beta_1$
