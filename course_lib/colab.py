@@ -44,7 +44,9 @@ _ADDRESS = '''\
 _WHEEL = '''\
         source = os.path.join(tempfile.mkdtemp(), "{name}")
         with open(source, "wb") as wheel:
-            wheel.write(base64.b64decode("{data}"))'''
+            wheel.write(base64.b64decode("""
+{data}
+"""))'''
 
 
 def repository(root: Path) -> str | None:
@@ -82,7 +84,7 @@ def cell_for_address(address: str) -> str:
 
 def cell_for_wheel(wheel: Path) -> str:
     """The code of a first cell that carries the library in itself, as a wheel."""
-    data = base64.b64encode(wheel.read_bytes()).decode("ascii")
+    data = base64.encodebytes(wheel.read_bytes()).decode("ascii").strip()  # in lines: editors are slow with a long one
     return _CELL.format(source=_WHEEL.format(name=wheel.name, data=data))
 
 
@@ -90,7 +92,7 @@ def with_first_cell(notebook: Mapping[str, Any], code: str, above: str | None = 
     """A copy of a notebook with the cell ``code`` behind its title, and the Markdown ``above`` before it, if any."""
     copied = copy.deepcopy(dict(notebook))
     cell = {"cell_type": "code", "id": "colab-setup", "source": code, "outputs": [], "execution_count": None,
-            "metadata": {"cellView": "form", "tags": [TAG]}}
+            "metadata": {"cellView": "form", "jupyter": {"source_hidden": True}, "tags": [TAG]}}
     copied["cells"].insert(1, cell)
     if above:
         copied["cells"].insert(

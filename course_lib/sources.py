@@ -67,6 +67,6 @@ def finish(notebook: Mapping[str, Any]) -> nbformat.NotebookNode:
         content = f"{cell.cell_type}\n{cell.source}"
         seen[content] = seen.get(content, 0) + 1
         cell.id = hashlib.sha256(f"{content}\n{seen[content]}".encode()).hexdigest()[:8]
-        kept = {key: cell.metadata[key] for key in ("cellView", "course", "tags") if key in cell.metadata}
+        kept = {key: cell.metadata[key] for key in ("cellView", "course", "jupyter", "tags") if key in cell.metadata}
         cell.metadata = nbformat.from_dict(kept)
     return finished
