@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +52,7 @@ def reset(exercise: str, root: Path) -> Reset:
         else:
             done = f"holds the blank of {exercise} again; the rest is as it was."
         copy = carry.keep(path, data) if data is not None else None
-        _write(path, json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
+        sources.replace_file(path, (json.dumps(notebook, indent=1, ensure_ascii=False) + "\n").encode())
     except OSError as error:
         raise CannotReset(f"{path} could not be reset ({error.strerror}); it is as it was.") from None
     return Reset(path, done, copy)
@@ -105,17 +104,3 @@ def _index(cells: list[dict[str, Any]], cell: dict[str, Any]) -> int:
 
 def _said(cell: dict[str, Any]) -> tuple[list[str], str]:
     return blanks.cell_tags(cell), blanks.blank_hash(blanks.cell_source(cell))
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace the file as a whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise

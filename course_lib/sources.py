@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,25 @@ def _finish_for(source: Path, notebook: Mapping[str, Any], folder: str) -> nbfor
         badge = colab.badge(address, f"{folder}/{source.stem}.ipynb")
         notebook = colab.with_first_cell(notebook, colab.cell_for_address(address), badge)
     return finish(blanks.mark_generated(dict(notebook)))
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write the file as a whole or not at all, and make its folder if there is none. Raises OSError."""
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_bytes(part, data)
+        os.replace(part, path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _write_bytes(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def finish(notebook: Mapping[str, Any]) -> nbformat.NotebookNode:

@@ -252,7 +252,7 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(source, monkeypatch, fail
         Path(path).write_bytes(b"{")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(notebooks if failing == "_write_bytes" else os, failing.removeprefix("os."), full)
+    monkeypatch.setattr(sources if failing == "_write_bytes" else os, failing.removeprefix("os."), full)
     with pytest.raises(notebooks.BuildError, match=r"not be written \(No space left on device\); the old file was"):
         notebooks.build(source)
     assert {path.name: path.read_bytes() for path in folder.glob("*.ipynb*")} == before

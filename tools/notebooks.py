@@ -9,7 +9,6 @@ the stored outputs, change with every run. What someone wrote into an .ipynb is 
 
 import argparse
 import dataclasses
-import os
 import re
 import sys
 import time
@@ -24,7 +23,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
 from course_lib import blanks
-from course_lib.sources import as_text, executed_form, exercise_form, finish, is_solution
+from course_lib.sources import as_text, executed_form, exercise_form, finish, is_solution, replace_file
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
@@ -215,23 +214,12 @@ def _write(path: Path, text: str) -> str:
     data = text.encode()
     if path.exists() and path.read_bytes() == data:
         return "unchanged"
-    part = path.with_name(path.name + ".part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write_bytes(part, data)
-        os.replace(part, path)
+        replace_file(path, data)
     except OSError as error:
-        part.unlink(missing_ok=True)
         left = "the old file was left as it was" if path.exists() else "nothing was written"
         raise BuildError(f"{_name(path)} could not be written ({error.strerror}); {left}.") from None
     return "written"
-
-
-def _write_bytes(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _sentence(built: Built) -> str:

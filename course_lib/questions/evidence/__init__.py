@@ -1,4 +1,4 @@
-"""What proves the bank's answers: one small function per claim, run by the tests; one module per file of the bank.
+"""What proves the bank's answers: one small function per claim, run by the tests; a module or two per file of the bank.
 
 A function for a question of kind compute returns the number, in the unit of the question; its arguments are what the
 question gives. Every other function returns nothing and asserts. All of it is float64 and elementwise, so the numbers
