@@ -159,7 +159,7 @@ for name, g in {"constant": np.ones(10_000), "heavy tails": rng.standard_cauchy(
 # The argument holds for each coordinate with its own $S$, and the losses add up. A coordinate that is mostly silent
 # has a small $S$: it costs little *and* gets a large rate. A common rate cannot do that.
 #
-# $S$ is a sum of squares, not a variance, as one reads. Two consequences:
+# $S$ is a plain sum of squares. One reads that it is a variance; it is none. Two consequences:
 
 # %%
 constant = steps_of(Adagrad, np.ones((10_000, 1)))[:, 0]
