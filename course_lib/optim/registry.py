@@ -43,6 +43,8 @@ class Entry:
             use it in production; further arguments (``fused=True``) are passed on.
         state_tensors: how many tensors of a parameter's own shape and dtype it keeps.
         paper: where it comes from.
+        production_scalars: how many float32 scalars torch.optim keeps besides for each parameter tensor: a step
+            count, and NAdam's product of momenta. They are float32 whatever the parameter's dtype.
     """
 
     key: str
@@ -51,6 +53,7 @@ class Entry:
     production: Callable[..., torch.optim.Optimizer]
     state_tensors: int
     paper: Paper
+    production_scalars: int = 0
 
     def state_bytes(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> int:
         """Bytes of optimizer state for one parameter of this shape and dtype, the step count left out."""
@@ -82,14 +85,15 @@ REGISTRY: dict[str, Entry] = {
               partial(torch.optim.SGD, momentum=0.9), 1, _MOMENTUM),
         Entry("nesterov", "Nesterov momentum", Nesterov,
               partial(torch.optim.SGD, momentum=0.9, nesterov=True), 1, _NESTEROV),
-        Entry("adagrad", "AdaGrad", Adagrad, torch.optim.Adagrad, 1, _ADAGRAD),
-        Entry("rmsprop", "RMSProp", RMSprop, torch.optim.RMSprop, 1, _RMSPROP),
-        Entry("adadelta", "Adadelta", Adadelta, torch.optim.Adadelta, 2, _ADADELTA),
-        Entry("adam", "Adam", Adam, torch.optim.Adam, 2, _ADAM),
-        Entry("amsgrad", "AMSGrad", partial(Adam, amsgrad=True), partial(torch.optim.Adam, amsgrad=True), 3, _AMSGRAD),
-        Entry("adamw", "AdamW", AdamW, torch.optim.AdamW, 2, _ADAMW),
-        Entry("adamax", "Adamax", Adamax, torch.optim.Adamax, 2, _ADAM),
-        Entry("nadam", "NAdam", NAdam, torch.optim.NAdam, 2, _NADAM),
-        Entry("radam", "RAdam", RAdam, torch.optim.RAdam, 2, _RADAM),
+        Entry("adagrad", "AdaGrad", Adagrad, torch.optim.Adagrad, 1, _ADAGRAD, 1),
+        Entry("rmsprop", "RMSProp", RMSprop, torch.optim.RMSprop, 1, _RMSPROP, 1),
+        Entry("adadelta", "Adadelta", Adadelta, torch.optim.Adadelta, 2, _ADADELTA, 1),
+        Entry("adam", "Adam", Adam, torch.optim.Adam, 2, _ADAM, 1),
+        Entry("amsgrad", "AMSGrad", partial(Adam, amsgrad=True),
+              partial(torch.optim.Adam, amsgrad=True), 3, _AMSGRAD, 1),
+        Entry("adamw", "AdamW", AdamW, torch.optim.AdamW, 2, _ADAMW, 1),
+        Entry("adamax", "Adamax", Adamax, torch.optim.Adamax, 2, _ADAM, 1),
+        Entry("nadam", "NAdam", NAdam, torch.optim.NAdam, 2, _NADAM, 2),
+        Entry("radam", "RAdam", RAdam, torch.optim.RAdam, 2, _RADAM, 1),
     )
 }
