@@ -32,6 +32,7 @@ from course_lib import carry, journal
 from course_lib import progress as learner
 from course_lib.checks import hint as print_hint
 from course_lib.checks.exercises import EXERCISES
+from course_lib.cli import memory
 from course_lib.journal import exchange
 from course_lib.run_answers import NOT_YET, PASSED, UNTOUCHED, BadInput, Outcome, Source, judge, read
 
@@ -208,6 +209,9 @@ def progress(
     raise typer.Exit(BAD_INPUT if problems else 0)
 
 
+app.command()(memory.memory)
+
+
 def _export(target: str) -> None:
     events = journal.load()
     text = exchange.to_json(events)
@@ -313,7 +317,3 @@ def main() -> None:
         stream.reconfigure(errors="replace")  # a terminal that lacks a character shows a question mark for it
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that what runs is stopped as well
     app()
-
-
-if __name__ == "__main__":
-    main()
