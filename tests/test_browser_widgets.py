@@ -21,6 +21,12 @@ widgets.explore_valley(["sgd", "adam"], lr={"sgd": 0.0103, "adam": 0.33}, condit
 
 # %% tags=["first"]
 widgets.explore_first_steps(shock=100.0)
+
+# %% tags=["memory"]
+widgets.explore_memory(sequence=8192)
+
+# %% tags=["scaling"]
+widgets.explore_loss_scaling()
 """
 
 
@@ -71,7 +77,7 @@ def test_a_learner_turns_the_knobs(address, tmp_path):
 
         # Not run yet: the picture of the build, and no word of a missing model.
         lab.wait_until_drawn()
-        assert lab.cells().locator("img").count() == 2
+        assert lab.cells().locator("img").count() == 4
         assert "widget" not in " ".join(lab.cells().locator(".jp-OutputArea-output").all_inner_texts()).lower()
 
         lab.run(cell)
@@ -125,6 +131,48 @@ def test_a_learner_shocks_adam(address, tmp_path):
         for name, key, part in (
             ("beta2", "Home", "beta2 0,"), ("beta1", "Home", "beta1 0,"), ("epsilon", "End", "eps 10"),
             ("size of the shock", "End", "1000 times larger"), ("step of the shock", "End", "step 100"),
+        ):
+            changed = change_of(lab.page, cell)
+            slider(cell, name).press(key)
+            changed(part)
+        assert lab.errors() == []
+
+
+def test_a_learner_makes_a_model_fit(address, tmp_path):
+    with browser(address, tmp_path) as lab:
+        lab.open("01_controls.ipynb")
+        lab.run(lab.cell("valley"))
+        cell = lab.cell("memory")
+        lab.run(cell)
+        cell.locator("img.widget-image").wait_for()
+        assert "more than an H100 (80 GB) has" in cell.locator(".widget-html-content").inner_text()
+
+        changed = change_of(lab.page, cell)
+        cell.get_by_label("ZeRO").select_option("3: and weights")
+        assert changed("there is only one").startswith("ZeRO-3 shards over data-parallel ranks")
+        changed = change_of(lab.page, cell)
+        slider(cell, "GPUs").press("End")
+        changed("ZeRO-3, 4,096 GPUs")
+        changed = change_of(lab.page, cell)
+        cell.get_by_label("recomputation").select_option("full")
+        assert "and leaves" in changed("recomputation full")
+        changed = change_of(lab.page, cell)
+        cell.get_by_label("model").select_option("GPT-2 124M")
+        changed("1 x 1,024 tokens a GPU")
+        assert lab.errors() == []
+
+
+def test_a_learner_turns_the_scaler(address, tmp_path):
+    with browser(address, tmp_path) as lab:
+        lab.open("01_controls.ipynb")
+        lab.run(lab.cell("valley"))
+        cell = lab.cell("scaling")
+        lab.run(cell)
+        cell.locator("img.widget-image").wait_for()
+        for name, key, part in (
+            ("init_scale", "Home", "init_scale 2^0,"), ("growth_interval", "End", "growth_interval 2000,"),
+            ("backoff_factor", "End", "backoff_factor 0.9,"), ("median gradient", "Home", "|g| 1e-08 at"),
+            ("init_scale", "End", "init_scale 2^32,"),
         ):
             changed = change_of(lab.page, cell)
             slider(cell, name).press(key)

@@ -16,7 +16,7 @@ from PIL import Image
 from course_lib import plots
 from course_lib.optim import REGISTRY
 from course_lib.plots.display import DPI, _reduced, png
-from course_lib.plots.labels import _spread
+from course_lib.plots.labels import spread
 from course_lib.plots.style import optimizer_style, styles, text_width, wrap
 from course_lib.problems.valleys import Valley, beale, quadratic, rosenbrock, saddle
 
@@ -250,7 +250,7 @@ def test_names_at_the_ends_stand_apart_and_right_of_the_axes():
 @given(st.lists(st.floats(-100, 100), min_size=1, max_size=8), st.floats(1, 20))
 def test_labels_move_apart_by_the_gap_and_no_more_than_needed(heights, gap):
     heights = np.array(heights)
-    placed = _spread(heights, gap)
+    placed = spread(heights, gap)
     order = np.argsort(heights, kind="stable")
     assert (np.diff(placed[order]) >= gap - 1e-9).all()
     assert placed.mean() == pytest.approx(heights.mean(), abs=1e-9)

@@ -32,7 +32,7 @@ RATES = st.sampled_from(controls.RATES)
 OF_7 = {
     "SelectionSlider": {"value", "options"},
     "IntSlider": {"value", "min", "max"},
-    "Dropdown": {"options"},
+    "Dropdown": {"options", "value"},
     "Image": {"value", "format", "layout"},
     "HTML": {"value"},
     "Box": {"children", "layout"},

@@ -2,7 +2,10 @@
 
 from course_lib.plots.charts import bars, lines, lines_grid
 from course_lib.plots.display import show
+from course_lib.plots.stacks import areas, stacked_bars
 from course_lib.plots.style import PALETTE, Style, color, styles
 from course_lib.plots.trajectories import paths
 
-__all__ = ["PALETTE", "Style", "bars", "color", "lines", "lines_grid", "paths", "show", "styles"]
+__all__ = [
+    "PALETTE", "Style", "areas", "bars", "color", "lines", "lines_grid", "paths", "show", "stacked_bars", "styles",
+]

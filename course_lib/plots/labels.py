@@ -50,7 +50,7 @@ def label_ends(fig: Figure, ends: Mapping[Axes, Sequence[End]]) -> None:
         seen = [(min(max(end.x, x0), x1), min(max(end.y, y0), y1)) for end in some]
         bottom = ax.bbox.y0
         heights = np.array([(ax.transData.transform(point)[1] - bottom) * 72 / fig.dpi for point in seen])
-        placed = _spread(heights, 1.35 * SMALL_PT)
+        placed = spread(heights, 1.35 * SMALL_PT)
         for end, text, point, height, at in zip(some, texts[ax], seen, heights, placed):
             text.set_position((9, at))
             if end.x != math.inf and (point[0] < x1 or abs(at - height) > 3):
@@ -65,17 +65,26 @@ def _offset(ax: Axes) -> Transform:
     return Affine2D().scale(1 / 72) + ax.figure.dpi_scale_trans + ScaledTranslation(1, 0, ax.transAxes)
 
 
-def _spread(heights: np.ndarray, gap: float) -> np.ndarray:
-    """The positions closest to ``heights`` that keep their order and lie at least ``gap`` apart."""
-    order = np.argsort(heights, kind="stable")
-    steps = gap * np.arange(len(heights))
+def spread(
+    centres: np.ndarray, gap: float | np.ndarray, low: float = -math.inf, high: float = math.inf,
+) -> np.ndarray:
+    """The positions closest to ``centres`` that keep their order and lie at least ``gap`` apart.
+
+    Args:
+        centres: where each should be, (n,).
+        gap: between neighbours, the same for all or, in their order, (n - 1,).
+        low, high: of the first and the last position; there must be room between.
+    """
+    order = np.argsort(centres, kind="stable")
+    steps = np.concatenate([[0.0], np.cumsum(np.broadcast_to(gap, max(len(centres) - 1, 0)))])[: len(centres)]
     # Less their steps, the positions need only not decrease: merge neighbours that do into their mean.
     blocks: list[list[float]] = []
-    for value in heights[order] - steps:
+    for value in centres[order] - steps:
         blocks.append([value])
         while len(blocks) > 1 and np.mean(blocks[-2]) >= np.mean(blocks[-1]):
             last = blocks.pop()
             blocks[-1] += last
-    placed = np.empty(len(heights))
-    placed[order] = np.concatenate([np.full(len(block), np.mean(block)) for block in blocks]) + steps
+    level = np.concatenate([np.full(len(block), np.mean(block)) for block in blocks])
+    placed = np.empty(len(centres))
+    placed[order] = np.clip(level, low, high - steps[-1]) + steps
     return placed

@@ -22,12 +22,20 @@ def log_slider(name: str, values: Sequence[float], low: int, high: int) -> ipywi
     nearest of its own steps.)
     """
     steps = (float(f"{10 ** (tick / 20):.3g}") for tick in range(20 * low, 20 * high + 1))
-    return _slider_over(name, {*steps, *values}, values[0])
+    return slider(name, {*steps, *values}, values[0])
 
 
 def rate_slider(name: str, value: float) -> ipywidgets.SelectionSlider:
     """A slider over rates of decay, finer towards 1, where they matter; ``value`` is one of them."""
-    return _slider_over(name, {*RATES, value}, value)
+    return slider(name, {*RATES, value}, value)
+
+
+def slider(
+    name: str, values: Iterable[float], chosen: float, text: Callable[[float], str] = number,
+) -> ipywidgets.SelectionSlider:
+    """A slider over ``values`` and ``chosen``, each of which is shown as its ``text``."""
+    options = [(text(value), value) for value in sorted({*values, chosen})]
+    return _labelled(name, ipywidgets.SelectionSlider(value=chosen, options=options))
 
 
 def step_slider(name: str, value: int, low: int, high: int) -> ipywidgets.IntSlider:
@@ -35,9 +43,10 @@ def step_slider(name: str, value: int, low: int, high: int) -> ipywidgets.IntSli
     return _labelled(name, ipywidgets.IntSlider(value=value, min=low, max=high))
 
 
-def choice(name: str, options: Sequence[tuple[str, str]]) -> ipywidgets.Dropdown:
-    """A list to choose from: pairs of what is read and what it stands for; the first is chosen."""
-    return _labelled(name, ipywidgets.Dropdown(options=list(options)))
+def choice(name: str, options: Sequence[tuple[str, Any]], chosen: Any = None) -> ipywidgets.Dropdown:
+    """A list to choose from: pairs of what is read and what it stands for; without ``chosen``, the first is chosen."""
+    value = options[0][1] if chosen is None else chosen
+    return _labelled(name, ipywidgets.Dropdown(options=list(options), value=value))
 
 
 def show_or_hide(control: ipywidgets.DOMWidget, shown: bool) -> None:
@@ -79,11 +88,6 @@ def tie(
         control.observe(redraw, "value")
     rows = ipywidgets.Box(list(controls.values()), layout=ipywidgets.Layout(flex_flow="row wrap"))
     return ipywidgets.VBox([rows, picture, sentence])
-
-
-def _slider_over(name: str, values: Iterable[float], chosen: float) -> ipywidgets.SelectionSlider:
-    options = [(number(value), value) for value in sorted(values)]
-    return _labelled(name, ipywidgets.SelectionSlider(value=chosen, options=options))
 
 
 def _labelled(name: str, control: Control) -> Control:
