@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from decimal import Decimal
+from fractions import Fraction
 from itertools import combinations
 
 import numpy as np
@@ -11,13 +14,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from candidates.functions import FUNCTIONS
 from course_lib.checks import EXERCISES
 from course_lib.checks.functions import JUDGES
 from course_lib.checks.functions.common import ALIKE, Numeric, as_array, close
 from course_lib.checks.functions.sharpness import _large
 from course_lib.checks.numbers import ANSWERS, judge_number
 from course_lib.checks.report import REMARK
+from course_lib.precision.blockwise import quantise
 
 NUMERIC = {name: judge for name, judge in JUDGES.items() if isinstance(judge, Numeric)}
 
@@ -71,6 +79,55 @@ def test_every_mistake_is_named_by_its_own_code(exercise):
             return parts if judge.parts else parts[0]
 
         assert judged(exercise, handed_in)[0].code == known.code
+
+
+DRAWING = {name: judge for name, judge in NUMERIC.items() if judge.drawn(np.random.default_rng(0))}
+
+
+@pytest.mark.parametrize("exercise", DRAWING)
+def test_what_is_drawn_changes_no_verdict(exercise):
+    judge = DRAWING[exercise]
+    for name, (candidate, expected) in FUNCTIONS[exercise].items():
+        codes = set()
+        for seed in range(2):
+            drawn = replace(judge, drawn=lambda rng, seed=seed: judge.drawn(np.random.default_rng(seed)))
+            codes.add(tuple(finding.code for finding in drawn(candidate, lambda _: None)))
+        assert len(codes) == 1, name
+        (found,) = codes
+        assert (not found) if not expected else expected in found, name
+
+
+@pytest.mark.parametrize("exercise", DRAWING)
+def test_a_table_of_the_fixed_answers_does_not_pass(exercise):
+    judge = DRAWING[exercise]
+    table = {tuple(case.items()): judge.evaluate(judge.right, case)[0] for case in judge.cases}
+    (finding,) = judged(exercise, lambda **case: table.get(tuple(case.items()), 0.0))
+    assert finding.code == "wrong-numbers"
+    assert "expected" in finding.what
+
+
+def test_mistakes_in_different_cells_of_a_table_are_each_named():
+    slips, expected = FUNCTIONS["model_state_gb"]["no constants, Lion like AdamW, bf16 with float32 state"]
+    findings = judged("model_state_gb", slips)
+    assert [finding.code for finding in findings] == ["constants-missing", expected, "bf16-state-in-fp32"]
+    assert findings[0].what.startswith("In 16 of 80 calls, your numbers are exactly those of")
+
+
+PROMISED = {
+    "model_state_gb": lambda case: case["parameters"] % 256 == 0,
+    "zero_bytes": lambda case: case["parameters"] % case["gpus"] == 0,
+    "activation_bytes": lambda case: case["width"] % case["heads"] == 0,
+}
+
+
+@pytest.mark.parametrize("exercise", PROMISED)
+def test_what_is_drawn_differs_and_is_as_the_exercise_promises(exercise):
+    judge = DRAWING[exercise]
+    drawn = [judge.drawn(np.random.default_rng(seed)) for seed in range(50)]
+    assert len({str(cases) for cases in drawn}) == len(drawn)
+    for case in (case for cases in (judge.cases, *drawn) for case in cases):
+        assert PROMISED[exercise](case)
+        assert not any(isinstance(value, np.generic) for value in case.values())
 
 
 def test_a_mistake_in_each_part_is_told_for_each():
@@ -186,7 +243,14 @@ def test_without_noise_and_beyond_the_limit_either_answer_will_do(answer):
 
 @pytest.mark.parametrize(
     ("value", "shape"),
-    [(3, ()), (np.float32(2), ()), (torch.tensor([1.0], requires_grad=True), (1,)), ([torch.zeros(2), [1, 2]], (2, 2))],
+    [
+        (3, ()),
+        (Fraction(1, 3), ()),
+        (Decimal("0.1"), ()),
+        (np.float32(2), ()),
+        (torch.tensor([1.0], requires_grad=True), (1,)),
+        ([torch.zeros(2), [1, 2]], (2, 2)),
+    ],
 )
 def test_numbers_of_any_make_are_read(value, shape):
     assert as_array(value).shape == shape
@@ -349,6 +413,96 @@ def test_sharpness_of_the_large_loss_by_a_product_with_its_own_eigenvector():
     assert math.isclose(value, right, rel_tol=1e-9)
 
 
+def stored_bytes(*tensors):
+    return sum(tensor.untyped_storage().nbytes() for tensor in tensors if tensor.dim())
+
+
+def trained(weights, gradients, master, optimizer):
+    """Bytes that a step of torch's optimizer leaves behind, for a matrix of these dtypes."""
+    p = torch.zeros(64, 64, dtype=weights, requires_grad=True)
+    gradient = torch.ones(64, 64, dtype=gradients)
+    updated = p if master is None else p.detach().to(master).requires_grad_()
+    updated.grad = gradient.to(updated.dtype) if updated is not p else gradient
+    held = [p, gradient] + ([updated] if updated is not p else [])
+    if optimizer == "adamw8bit":
+        for signed in (True, False):
+            held += quantise(torch.ones(64, 64), signed=signed)
+        return stored_bytes(*held)
+    stepper = {
+        "sgd": lambda: torch.optim.SGD([updated], lr=0.1),
+        "momentum": lambda: torch.optim.SGD([updated], lr=0.1, momentum=0.9),
+        "adamw": lambda: torch.optim.AdamW([updated]),
+    }[optimizer]()
+    stepper.step()
+    state = [value for value in stepper.state[updated].values() if isinstance(value, torch.Tensor)]
+    return stored_bytes(*held, *state)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adamw", "adamw8bit"])
+@pytest.mark.parametrize(
+    ("recipe", "dtypes"),
+    [
+        ("fp32", (torch.float32, torch.float32, None)),
+        ("mixed", (torch.bfloat16, torch.bfloat16, torch.float32)),
+        ("mixed, fp32 gradients", (torch.bfloat16, torch.float32, torch.float32)),
+        ("bf16", (torch.bfloat16, torch.bfloat16, None)),
+    ],
+)
+def test_model_states_are_what_torchs_tensors_hold(recipe, dtypes, optimizer):
+    right = NUMERIC["model_state_gb"].right(64 * 64, recipe, optimizer)
+    assert trained(*dtypes, optimizer) == right * 1e9
+
+
+def test_zero_bytes_are_those_of_the_paper_and_of_the_most_quoted_model():
+    """Rajbhandari et al. 2020 (arXiv 1910.02054), Figure 1: 7.5e9 parameters on 64 GPUs, in GB."""
+    right = NUMERIC["zero_bytes"].right
+    assert [round(right(7_500_000_000, 64, stage) / 1e9, 1) for stage in range(4)] == [120.0, 31.4, 16.6, 1.9]
+    assert [right(7_000_000_000, 64, stage) for stage in range(4)] == [112e9, 29.3125e9, 15.53125e9, 1.75e9]
+
+
+def block_of_gpt2(x, heads, flash, weights):
+    """One block without dropout in torch's own functions, and nothing else."""
+    b, s, h = x.shape
+    qkv = functional.linear(functional.layer_norm(x, (h,)), weights["qkv"])
+    q, k, v = (part.view(b, s, heads, h // heads).transpose(1, 2) for part in qkv.split(h, dim=2))
+    if flash:
+        with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+            attended = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+    else:
+        future = torch.ones(s, s, dtype=torch.bool).triu(1)
+        scores = (q @ k.transpose(2, 3) * (h // heads) ** -0.5).masked_fill(future, float("-inf"))
+        attended = scores.softmax(dim=-1) @ v
+    x = x + functional.linear(attended.transpose(1, 2).reshape(b, s, h), weights["projection"])
+    hidden = functional.gelu(functional.linear(functional.layer_norm(x, (h,)), weights["up"]), approximate="tanh")
+    return x + functional.linear(hidden, weights["down"])
+
+
+@pytest.mark.parametrize("flash", [False, True])
+@pytest.mark.parametrize(("batch", "sequence", "heads", "width"), [(2, 48, 2, 64), (3, 16, 4, 128)])
+def test_activations_are_what_autograd_keeps_of_a_block(batch, sequence, heads, width, flash):
+    shapes = {"qkv": (3, 1), "projection": (1, 1), "up": (4, 1), "down": (1, 4)}
+    weights = {
+        name: torch.ones(rows * width, columns * width, dtype=torch.bfloat16, requires_grad=True)
+        for name, (rows, columns) in shapes.items()
+    }
+    kept = {}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    x = torch.ones(batch, sequence, width, dtype=torch.bfloat16, requires_grad=True)
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        block_of_gpt2(x, heads, flash, weights)
+    for weight in weights.values():
+        kept.pop(weight.untyped_storage().data_ptr(), None)
+    statistics = [t for t in kept.values() if t.numel() == batch * sequence or t.dtype == torch.bool or not t.dim()]
+    bytes_kept = sum(t.untyped_storage().nbytes() for t in kept.values()) - sum(
+        t.untyped_storage().nbytes() for t in statistics
+    )
+    assert bytes_kept == NUMERIC["activation_bytes"].right(batch, sequence, width, heads, flash)
+
+
 # ------------------------------------------------------------------------------------------------------- numbers
 
 
@@ -384,6 +538,14 @@ def test_coasting_distance_adagrad_step_and_adadeltas_first_step_are_torchs():
     assert first == ANSWERS["adagrad_step"].value
 
 
+def test_memory_numbers_are_those_of_tensors():
+    assert math.isclose(NUMERIC["zero_bytes"].right(ANSWERS["largest_model"].value, 8, 2), 80e9)
+    logits = torch.empty(4, 8192, 128_256, dtype=torch.float32, device="meta")
+    assert logits.nbytes / 1e9 == ANSWERS["logits_gb"].value
+    m, v = (quantise(torch.zeros(1024, 4096), signed=signed) for signed in (True, False))
+    assert stored_bytes(*m, *v) == ANSWERS["eight_bit_bytes"].value
+
+
 @pytest.mark.parametrize("exercise", ANSWERS)
 def test_slips_are_told_apart_and_the_answer_passes_in_any_type(exercise):
     answer = ANSWERS[exercise]
@@ -398,6 +560,9 @@ def test_slips_are_told_apart_and_the_answer_passes_in_any_type(exercise):
 
 def test_a_rounded_answer_is_told_from_a_wrong_one():
     assert not judge_number("largest_lr", 0.2857)
+    assert not judge_number("largest_model", 21.3e9)
+    assert not judge_number("logits_gb", 16.8)
+    assert judge_number("logits_gb", 17)[0].code == "not-exact"
     assert judge_number("largest_lr", 0.29)[0].code == "not-exact"
     assert judge_number("adagrad_step", 10_050)[0].code == "not-exact"
     assert [judge_number("adagrad_step", n)[0].code for n in (9_999, 10_001)] == ["counted-from-zero", "one-too-many"]

@@ -296,6 +296,130 @@ _ALL = (
             "Two lists by `p.dim() >= 2`, over `model.parameters()` with `p.requires_grad`; two groups, the second with weight_decay 0.0.",
         ),
     ),
+    Exercise(
+        "model_state_gb", "Bytes of the model states", "10_memory_accounting", "model_state_gb", "function",
+        (
+            "What lies in memory between two training steps, whatever the batch? Name every tensor, and say how many bytes an element has.",
+            "Per parameter: weights + gradients + master copy + (number of state tensors) x (bytes of an element). Which optimizer keeps "
+            "how many tensors? And which of the four terms does each recipe change?",
+            "weights, gradients, master, element: fp32 4, 4, 0, 4; mixed 2, 2, 4, 4; with fp32 gradients 2, 4, 4, 4; bf16 2, 2, 0, 2. State tensors: "
+            "sgd 0, momentum 1, lion 1, adamw 2; adamw8bit 2 of 1 + 4/256 bytes in every recipe. Add up, times parameters, over 1e9.",
+        ),
+    ),
+    Exercise(
+        "zero_bytes", "What ZeRO divides", "10_memory_accounting", "zero_bytes", "function",
+        (
+            "In plain data parallelism each GPU holds the same 16 bytes per parameter. Which of them are needed only by whoever updates that parameter?",
+            "Stage 1 divides what the optimizer keeps (12 bytes), stage 2 the gradients too, stage 3 the weights too. What is not divided is "
+            "whole on every GPU.",
+            "Per parameter and GPU, with N GPUs: 16, then 4 + 12 / N, then 2 + 14 / N, then 16 / N.",
+        ),
+    ),
+    Exercise(
+        "largest_model", "The largest model", "10_memory_accounting", "parameters", "number",
+        (
+            "How many bytes does one parameter take on one GPU in ZeRO-2?",
+            "The weights are whole, 2 bytes. Gradients and the optimizer's part, 2 + 12 bytes, are divided by 8.",
+            "2 + 14 / 8 = 3.75 bytes per parameter, and a card of 80e9 bytes.",
+        ),
+    ),
+    Exercise(
+        "activation_bytes", "What a block keeps for backward", "10_memory_accounting", "activation_bytes", "function",
+        (
+            "Which tensors of the list have the shape (batch, sequence, width), which are wider, and which have no width at all?",
+            "In units of batch x sequence x width elements: norms 2 + 2, Q, K, V 3, the attention's output 1, the MLP's hidden layer twice 4. "
+            "What does each kind of attention add, and how many bytes has an element of it?",
+            "16 units of 2 bytes: 32 * batch * sequence * width. Eager adds 2 bytes for each element of (batch, heads, sequence, sequence), "
+            "flash 4 bytes for each element of (batch, heads, sequence).",
+        ),
+    ),
+    Exercise(
+        "eight_bit_bytes", "The state of an 8-bit AdamW", "10_memory_accounting", "state_bytes", "number",
+        (
+            "A code of one byte says where a number lies between -1 and 1. What must be stored besides, and for how many elements at once?",
+            "Two states of 1024 x 4096 elements, one byte each; and for each state a float32 for each block of 256 elements.",
+            "2 * (4,194,304 + 4 * 4,194,304 / 256).",
+        ),
+    ),
+    Exercise(
+        "logits_gb", "The logits alone", "10_memory_accounting", "logits_gb", "number",
+        (
+            "Which shape do the logits of a training step have?",
+            "One number for each sequence, position and entry of the vocabulary; four bytes each.",
+            "4 * 8192 * 128,256 logits, times 4 bytes, over 1e9.",
+        ),
+    ),
+    Exercise(
+        "next_scale", "The scaler's rule", "11_mixed_precision", "next_scale", "function",
+        (
+            "Which of three things can a step do to the scale, and what does each do to the count?",
+            "First ask for an overflow: scale times backoff_factor, count 0. Otherwise the step just made counts, too: is the interval full with it?",
+            "if found_inf: return scale * backoff_factor, 0. If clean_steps + 1 < growth_interval: return scale, clean_steps + 1. Else the "
+            "count is 0 and the scale grows, unless scale * growth_factor exceeds float32's largest number.",
+        ),
+    ),
+    Exercise(
+        "amp_step", "One step under a loss scaler", "11_mixed_precision", "amp_step", "function",
+        (
+            "In which units are the gradients after backward, and in which is max_norm? What is the last thing that may happen to .grad before the step?",
+            "Inside the loop: the scaled share of each loss, and backward. After the loop, once: unscale_, clip, step, update. Who decides "
+            "whether the step is made?",
+            "`optimizer.zero_grad()`; for each batch `scaler.scale(loss_fn(model, batch) / len(batches)).backward()`; then "
+            "`scaler.unscale_(optimizer)`, `torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)`, `scaler.step(optimizer)`, `scaler.update()`.",
+        ),
+    ),
+    Exercise(
+        "resume_state", "What a resume needs", "11_mixed_precision", "resume_state", "function",
+        (
+            "What, besides the weights, makes the next step what it is? And which of it changes while the run goes on?",
+            "Each of the four objects has a `state_dict()`, the generator a `get_state()`. Do the tensors in a state_dict have memory of their own?",
+            "A dict of the four `state_dict()` and `generator.get_state()` under the keys of the exercise, all of it through `copy.deepcopy`.",
+        ),
+    ),
+    Exercise(
+        "four_sums", "One sum in four ways", "11_mixed_precision", "four_sums", "function",
+        (
+            "Two things can be rounded here: the term, once, and the total, at every addition. Which of the four rounds which?",
+            "NumPy gives the sum of a float32 and a float16 as float32. Which type does your total have after an addition? Print `total.dtype`.",
+            "Four loops: total = np.float32(0) with np.float32(value), np.float16(0) with np.float16(value), np.float32(0) with "
+            "np.float16(value), np.float32(0) with np.float32(np.float16(value)); each `total = total + term`, count times.",
+        ),
+    ),
+    Exercise(
+        "stochastic_round", "Stochastic rounding", "11_mixed_precision", "stochastic_round", "function",
+        (
+            "bf16 is the upper half of a float32's bits. If a random number is added to the lower half, how likely is a carry into the upper?",
+            "`x.view(torch.int32)` has the bits. Add the noise, set the low 16 bits to zero, view the sum as float32. Which NaN does not survive that?",
+            "`bits = (x.view(torch.int32) + noise) & -65536`, `rounded = bits.view(torch.float32)`; where x is NaN keep x; at the end `.to(torch.bfloat16)`, "
+            "which is exact by then.",
+        ),
+    ),
+    Exercise(
+        "smallest_scale", "The smallest scale that keeps a gradient", "11_mixed_precision", "scale", "number",
+        (
+            "What is the smallest number above zero that fp16 has? And what does half of it round to?",
+            "fp16's subnormal numbers are multiples of 2^-24 = 5.96e-8. What lies below the middle between 0 and 2^-24 becomes 0.",
+            "The scaled gradient must exceed 2^-25 = 2.98e-8: try 1, 2, 4, 8 with np.float16(scale * 1e-8).",
+        ),
+    ),
+    Exercise(
+        "frozen_step", "The step that bf16 does not see", "11_mixed_precision", "step", "number",
+        (
+            "Which is the largest bf16 number below 1? The spacing below 1 is not the one above.",
+            "bf16 has 8 bits of significand, 7 of them behind the point: 2^-7 apart above 1, 2^-8 apart below. How far may a number lie from "
+            "1 and still round to it?",
+            "The middle between 1 - 2^-8 and 1 is a tie, and a tie goes to the even one: 1. Half the spacing, that is.",
+        ),
+    ),
+    Exercise(
+        "underflow_step", "A log that shows underflow", "11_mixed_precision", "step", "number",
+        (
+            "Which column tells that gradients have become zero? Some are zero at every step: how many, in this log?",
+            "A small scale alone is no underflow, and neither is a skipped step. Look for the first row in which more gradients are zero than the rows "
+            "of the embedding explain.",
+            "3% is the share of unused embedding rows. Go down the column until it is clearly more.",
+        ),
+    ),
 )
 
 EXERCISES: dict[str, Exercise] = {exercise.id: exercise for exercise in _ALL}

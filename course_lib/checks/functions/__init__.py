@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from course_lib.checks.functions import adam, adamw, adaptive_rates, gradient_descent, momentum
+from course_lib.checks.functions import adam, adamw, adaptive_rates, gradient_descent, memory, mixed_precision, momentum
 from course_lib.checks.functions.common import Judge
 
 JUDGES: dict[str, Judge] = {
@@ -11,4 +11,6 @@ JUDGES: dict[str, Judge] = {
     **adaptive_rates.JUDGES,
     **adam.JUDGES,
     **adamw.JUDGES,
+    **memory.JUDGES,
+    **mixed_precision.JUDGES,
 }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,8 +63,13 @@ class Numeric:
         parts: the names of the things it returns, if it returns several.
         tensors: the candidate is given torch tensors for the arrays.
         edges: calls that are judged after the cases, in this order, up to the first that goes wrong.
+        drawn: makes further cases, anew at each check, so that a table of the right answers does not pass. The verdict
+            must not depend on what is drawn: ``cases`` alone tell all mistakes apart.
+        cells: the cases are the cells of a table, each of which can be wrong by itself. Where no mistake explains them
+            all, those are named that explain at least half of the cells that they touch. For one part only.
         pattern: names a wrong result by its shape or its rows, from it and the right one, where its numbers are no
             known mistake's; or returns None.
+        few_bits: the right numbers have no more bits than a float32, so that it is no mistake to have no more.
     """
 
     right: Callable[..., Any]
@@ -72,7 +79,10 @@ class Numeric:
     parts: tuple[str, ...] = ()
     tensors: bool = False
     edges: Sequence[Edge] = ()
+    drawn: Callable[[np.random.Generator], Sequence[dict[str, Any]]] = lambda rng: ()
+    cells: bool = False
     pattern: Callable[[np.ndarray, np.ndarray], Finding | None] = lambda got, want: None
+    few_bits: bool = False
 
     def __call__(self, candidate: Any, progress: Progress) -> list[Finding]:
         if findings := not_a_function(candidate):
@@ -88,8 +98,9 @@ class Numeric:
 
     def _judged(self, candidate: Callable[..., Any]) -> list[Finding]:
         written: list[Finding] = []
-        results = [self._called(candidate, case, written) for case in self.cases]
-        if findings := self._compared(results):
+        cases = [*self.cases, *self.drawn(np.random.default_rng())]
+        results = [self._called(candidate, case, written) for case in cases]
+        if findings := self._compared(cases, results):
             return findings + written
         for edge in self.edges:
             got, want = self._called(candidate, edge.case, written), self.evaluate(self.right, edge.case)
@@ -114,10 +125,10 @@ class Numeric:
         arguments = {name: np.float64(value) if isinstance(value, float) else value for name, value in case.items()}
         with np.errstate(all="ignore"):
             result = function(**arguments)
-        return tuple(
-            None if part is None else np.asarray(part, dtype=np.float64)
-            for part in (result if self.parts else [result])
-        )
+            return tuple(
+                None if part is None else np.asarray(part, dtype=np.float64)
+                for part in (result if self.parts else [result])
+            )
 
     def _given(self, value: Any) -> Any:
         if not isinstance(value, np.ndarray):
@@ -156,14 +167,16 @@ class Numeric:
                 )
             ) from None
 
-    def _compared(self, results: list[Parts]) -> list[Finding]:
+    def _compared(self, cases: Sequence[dict[str, Any]], results: list[Parts]) -> list[Finding]:
         """Findings about the numbers: known mistakes first, for each part that is wrong."""
-        expected = [self.evaluate(self.right, case) for case in self.cases]
+        expected = [self.evaluate(self.right, case) for case in cases]
         count = range(len(self.parts) or 1)
         left = {i for i in count if any(not close(g[i], e[i]) for g, e in zip(results, expected, strict=True))}
         if not left:
             return []
-        if all(_single(g[i], e[i]) for g, e in zip(results, expected, strict=True) for i in count):
+        if not self.few_bits and all(
+            _single(g[i], e[i]) for g, e in zip(results, expected, strict=True) for i in count
+        ):
             return [
                 Finding(
                     "single-precision",
@@ -172,7 +185,7 @@ class Numeric:
                 )
             ]
         findings = []
-        told = [(known, *self._explained(known, results)) for known in self.known]
+        told = [(known, *self._explained(known, cases, results)) for known in self.known]
         while left:
             known, explained, _ = max(told, key=lambda row: (len(row[1] & left), row[2]))
             if not explained & left:
@@ -183,18 +196,38 @@ class Numeric:
                 what = f"{which}: your numbers are exactly those of {known.what}."
             findings.append(Finding(known.code, what, known.hint, known.kind))
             left -= explained
-        return findings + [self._unnamed(self.cases, results, expected, i) for i in sorted(left)]
+        if left and self.cells and (findings := self._some_of(cases, results, expected)):
+            return findings
+        return findings + [self._unnamed(cases, results, expected, i) for i in sorted(left)]
 
-    def _explained(self, known: Known, results: list[Parts]) -> tuple[set[int], bool]:
+    def _explained(self, known: Known, cases: Sequence[dict[str, Any]], results: list[Parts]) -> tuple[set[int], bool]:
         """The parts that are what this mistake gives in every case, and whether that is all it says something of."""
-        values = [self.evaluate(known.wrong, case) for case in self.cases]
-        claimed = {i for i, value in enumerate(values[0]) if value is not None}
-        same = {
-            i
-            for i in claimed
-            if all(close(got[i], value[i], ALIKE) for got, value in zip(results, values, strict=True))
-        }
+        claimed = same = None
+        for case, got in zip(cases, results, strict=True):
+            value = self.evaluate(known.wrong, case)
+            if claimed is None:
+                claimed = same = {i for i, part in enumerate(value) if part is not None}
+            same = {i for i in same if close(got[i], value[i], ALIKE)}
+            if not same:
+                break
         return same, same == claimed
+
+    def _some_of(self, cases: Sequence[dict[str, Any]], results: list[Parts], expected: list[Parts]) -> list[Finding]:
+        """At most three findings: the mistakes that explain at least half of the cases they touch, the widest first."""
+        told = []
+        for known in self.known:
+            values = [self.evaluate(known.wrong, case)[0] for case in cases]
+            touched = [k for k, value in enumerate(values) if not close(value, expected[k][0])]
+            explained = {k for k in touched if close(results[k][0], values[k], ALIKE)}
+            if 2 * len(explained) >= len(touched):
+                told.append((known, explained))
+        findings: list[Finding] = []
+        while told and len(findings) < 3:
+            known, explained = max(told, key=lambda row: len(row[1]))
+            told = [(other, rest) for other, more in told if (rest := more - explained)]
+            what = f"In {len(explained)} of {len(cases)} calls, your numbers are exactly those of {known.what}."
+            findings.append(Finding(known.code, what, known.hint, known.kind))
+        return findings
 
     def _unnamed(
         self,
@@ -242,8 +275,11 @@ def not_a_function(candidate: Any) -> list[Finding]:
 
 def as_array(value: Any) -> np.ndarray:
     """``value`` as a float64 array: a number, an array, a tensor, or lists of them. Raises TypeError or ValueError."""
-    if isinstance(value, Tensor):
-        value = value.detach().cpu().numpy()
+    if isinstance(value, (Decimal, Fraction)):
+        value = float(value)
+    elif isinstance(value, Tensor):
+        value = value.detach().cpu()
+        value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()  # NumPy has no bfloat16
     elif isinstance(value, (list, tuple)) and any(isinstance(item, (Tensor, list, tuple)) for item in value):
         value = np.stack([as_array(item) for item in value])
     array = np.asarray(value)

@@ -5,7 +5,7 @@ They are written as learners write them, and share nothing with the catalogue of
 
 from __future__ import annotations
 
-from candidates.functions import adam, adamw, adaptive_rates, gradient_descent, momentum, sharpness
+from candidates.functions import adam, adamw, adaptive_rates, gradient_descent, memory, mixed_precision, momentum, sharpness
 
 FUNCTIONS = {
     **gradient_descent.FUNCTIONS,
@@ -14,4 +14,6 @@ FUNCTIONS = {
     **adaptive_rates.FUNCTIONS,
     **adam.FUNCTIONS,
     **adamw.FUNCTIONS,
+    **memory.FUNCTIONS,
+    **mixed_precision.FUNCTIONS,
 }

@@ -1,0 +1,75 @@
+"""The judge of exercises that ask for a number; one module of answers for each notebook."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from course_lib.checks.numbers import adam, adamw, adaptive_rates, gradient_descent, memory, mixed_precision, momentum
+from course_lib.checks.numbers.common import Answer
+from course_lib.checks.report import Finding
+
+_SAME = 5e-3  # relative: a slip is recognised though it was rounded to three digits
+_NEAR = 5e-2  # relative: right, but for rounding
+
+ANSWERS: dict[str, Answer] = {
+    **gradient_descent.ANSWERS,
+    **momentum.ANSWERS,
+    **adaptive_rates.ANSWERS,
+    **adam.ANSWERS,
+    **adamw.ANSWERS,
+    **memory.ANSWERS,
+    **mixed_precision.ANSWERS,
+}
+
+
+def judge_number(exercise: str, value: Any) -> list[Finding]:
+    """The findings about ``value``, an answer to ``exercise``."""
+    answer = ANSWERS[exercise]
+    if value is None or value is Ellipsis:
+        return [Finding("blank", "There is no answer here yet.", "Put a number in its place.")]
+    if isinstance(value, (bool, str)):
+        return [
+            Finding(
+                "wrong-type",
+                f"The answer is {answer.asked}; this is of type {type(value).__name__}: {value!r}.",
+                "Give a plain number, without its unit.",
+            )
+        ]
+    try:
+        number = float(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        return [
+            Finding(
+                "wrong-type",
+                f"The answer is {answer.asked}; this is of type {type(value).__name__}.",
+                "Give a plain number.",
+            )
+        ]
+    if math.isclose(number, answer.value, rel_tol=answer.tolerance):
+        return []
+    slip = min(answer.slips, key=lambda slip: 0.0 if number == slip.value else abs(number - slip.value))
+    apart = not math.isclose(slip.value, answer.value, rel_tol=_NEAR)
+    if math.isclose(number, slip.value, rel_tol=_SAME if apart else answer.tolerance):
+        return [Finding(slip.code, f"{number:g}: {slip.what}", slip.hint, slip.kind)]
+    if math.isclose(number, -answer.value, rel_tol=answer.tolerance):
+        return [
+            Finding("sign", f"{number:g}: the size is right, the sign is not.", "Which way is counted as positive?")
+        ]
+    if math.isclose(number, answer.value, rel_tol=_NEAR):
+        return [
+            Finding(
+                "not-exact",
+                f"{answer.said(number)} is close, but off by {100 * abs(number / answer.value - 1):.2g}%.",
+                "Let Python work the formula out instead of typing a rounded number.",
+            )
+        ]
+    if math.isfinite(number) and number:
+        return [
+            Finding(
+                "wrong-number",
+                f"{answer.said(number)} is {number / answer.value:.3g} times the right answer.",
+                "Write the formula first, then the numbers.",
+            )
+        ]
+    return [Finding("wrong-number", f"{answer.said(number)} is not it.", "Write the formula first, then the numbers.")]

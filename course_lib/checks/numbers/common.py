@@ -1,0 +1,37 @@
+"""What an exercise that asks for a number knows: its answer, and the slips that people make."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from course_lib.checks.report import MISTAKE
+
+
+@dataclass(frozen=True)
+class Slip:
+    """A number that a known slip leads to; ``kind`` as in a finding."""
+
+    value: float
+    code: str
+    what: str
+    hint: str
+    kind: str = MISTAKE
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The right number, how close counts (relative), its unit in words (if it has one), and the usual slips."""
+
+    value: float
+    tolerance: float
+    unit: str
+    slips: tuple[Slip, ...]
+
+    @property
+    def asked(self) -> str:
+        """What is asked for, in words."""
+        return f"a number of {self.unit}" if self.unit else "a bare number"
+
+    def said(self, number: float) -> str:
+        """``number`` with its unit."""
+        return f"{number:g} {self.unit}".rstrip()
