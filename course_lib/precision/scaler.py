@@ -207,8 +207,8 @@ class GradScaler:
             times = f"{self._overflows} steps in a row" if self._overflows > 1 else "this step"
             raise ScaleBottomedOut(
                 f"The loss scale bottomed out: {times} overflowed, and from {self._scale:g} it would fall to "
-                f"{smaller:g}, below min_scale = {self._min_scale:g}. No scale can help: the loss or a gradient itself "
-                "is not finite. Look at the loss before it is scaled, then for the first layer with inf or NaN."
+                f"{smaller:g}, below min_scale = {self._min_scale:g}. No scale can help: gradients are inf or NaN "
+                "whatever it is. Look for the first layer whose output is not finite, then at the loss before scaling."
             )
         self._scale = smaller
 

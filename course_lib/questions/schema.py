@@ -24,7 +24,7 @@ Area = Literal[
     "schedules",
     "batch-size",
     "memory",
-    "amp",
+    "mixed_precision",
     "numerics",
     "accumulation",
     "stability",

@@ -323,8 +323,8 @@ hint("adam_state_bytes")
 # | 07 | schedules | warmup, cosine, warmup-stable-decay | coming |
 # | 08 | stability | spikes, clipping, epsilon, beta2 | coming |
 # | 09 | large_batch | how does the rate scale with the batch? | coming |
-# | 10 | memory_accounting | where do 16 bytes per parameter go? | coming |
-# | 11 | mixed_precision | what do fp16 and bf16 break? | coming |
+# | 10 | [memory_accounting](10_memory_accounting.ipynb) | where do 16 bytes per parameter go? | ready |
+# | 11 | [mixed_precision](11_mixed_precision.ipynb) | what do fp16 and bf16 break? | ready |
 # | 12 | production_kernels | what makes a fused step fast? | coming |
 # | 13 | small_state | 8 bits, factored, no second moment | coming |
 # | 14 | beyond_adam | Lion, Sophia, Muon, Shampoo, SOAP | coming |
@@ -355,21 +355,21 @@ hint("adam_state_bytes")
 #
 # If a run was interrupted or a cell looks odd: *Kernel → Restart Kernel and Run All Cells*.
 #
-# **Two weeks, an hour a day**, with what is ready now. The notebooks tell one story, from one step downhill to AdamW, so
-# take them in order:
+# **Two weeks, an hour a day**, with what is ready now. The notebooks tell one story, from one step downhill to AdamW and
+# what it costs, so take them in order:
 #
 # | days | do |
 # |---|---|
 # | 1 | this notebook, with the knobs |
 # | 2-3 | 01_gradient_descent, then its exercises |
-# | 4-5 | 02_momentum with a pen, then its exercises |
-# | 6-7 | 03_adaptive_rates, then its exercises |
-# | 8-9 | 04_adam: sections 1 to 4 with a pen, then the rest |
-# | 10 | exercises of 04, guided; read what the checks name |
-# | 11 | 05_adamw, then its exercises |
-# | 12 | Adam and AdamW from a blank page, against the clock |
-# | 13 | all questions of 01 to 05 aloud, to somebody |
-# | 14 | the wrong ones again; then the question below |
+# | 4 | 02_momentum with a pen, then its exercises |
+# | 5-6 | 03_adaptive_rates, then its exercises |
+# | 7-8 | 04_adam: sections 1 to 4 with a pen, the rest, its exercises, guided |
+# | 9 | 05_adamw, then its exercises |
+# | 10-11 | 10_memory_accounting with a pen, then its exercises |
+# | 12 | 11_mixed_precision, then its exercises |
+# | 13 | Adam and AdamW from a blank page, against the clock |
+# | 14 | the questions of all of them aloud, to somebody; the wrong ones again; then the question below |
 #
 # ## 10. In the interview
 #
