@@ -83,7 +83,7 @@ EXACT = (
          _with(lambda setup: setup.recompute == "none", recompute="selective")),
     Rung(_named("ZeRO-3"), "half as much traffic again: weights are gathered for each pass (1910.02054, section 7)",
          _zero(3)),
-    Rung(_named("full recomputation"), "one more forward pass: about a third more compute (1604.06174)",
+    Rung(_named("full recomputation"), "one more forward pass: up to a third more compute (1604.06174)",
          _with(lambda setup: setup.recompute != "full", recompute="full")),
 )
 """Changes that leave the optimizer, its state and its result as they are, up to rounding; the dearest last."""

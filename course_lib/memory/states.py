@@ -30,7 +30,8 @@ class State:
         scalars: float32 scalars that torch.optim's implementation keeps for each parameter tensor.
         foreach: tensors as large as all parameters together that torch's foreach step allocates, by default settings;
             None where torch has no such step.
-        loop: tensors as large as the parameter at hand that the for-loop step allocates.
+        loop: tensors as large as the parameter at hand that the for-loop step allocates. (A variable of torch's loop
+            may hold one more, of the tensor before it, which is not counted.)
         fused: there is a fused kernel: in torch.optim, or for those it lacks in bitsandbytes or torchao.
         by_shape: the bytes depend on a tensor's shape or size, not on the number of parameters alone.
     """
