@@ -568,6 +568,24 @@ def test_a_rounded_answer_is_told_from_a_wrong_one():
     assert [judge_number("adagrad_step", n)[0].code for n in (9_999, 10_001)] == ["counted-from-zero", "one-too-many"]
 
 
+@pytest.mark.parametrize("ratio", [256.0, 1.7, 0.3, 1e-6, -3.0])
+def test_a_number_far_off_does_not_give_the_answer_away(ratio):
+    for exercise in ("largest_model", "eight_bit_bytes", "logits_gb"):
+        (finding,) = judge_number(exercise, ratio * ANSWERS[exercise].value)
+        if finding.code == "wrong-number":
+            assert f"{ratio:g}" not in finding.what.removeprefix(
+                ANSWERS[exercise].said(ratio * ANSWERS[exercise].value)
+            )
+            assert "times" not in finding.what
+    assert "far too large" in judge_number("largest_model", 1e15)[0].what
+    assert "too small" in judge_number("largest_model", 1.234e10)[0].what
+
+
+@pytest.mark.parametrize("more", [1, 4, 8])
+def test_a_byte_more_is_no_longer_right(more):
+    assert judge_number("eight_bit_bytes", ANSWERS["eight_bit_bytes"].value + more)
+
+
 @given(st.sampled_from(sorted(ANSWERS)), st.floats(allow_nan=True, allow_infinity=True) | st.integers())
 def test_any_number_gets_a_verdict(exercise, value):
     findings = judge_number(exercise, value)

@@ -18,7 +18,7 @@ from candidates.functions.mixed_precision import FUNCTIONS
 from course_lib.checks.functions import JUDGES
 from course_lib.checks.functions.amp_step import _CALLS, _Setting
 from course_lib.checks.functions.next_scale import _next_scale
-from course_lib.checks.functions.resume_state import PARTS, _Run
+from course_lib.checks.functions.resume_run import PARTS, Run
 from course_lib.checks.functions.rounding import to_bfloat16
 from course_lib.checks.numbers import ANSWERS, judge_number
 from course_lib.checks.report import REMARK
@@ -121,6 +121,49 @@ def test_the_scale_the_step_and_the_row_are_what_they_are_said_to_be():
         assert not findings if step == 5000 else f"step {step}".lower() in findings[0].what.lower()
 
 
+@pytest.mark.parametrize(
+    ("exercise", "number", "code"),
+    [
+        ("smallest_scale", 16384, "reciprocal-of-the-smallest-normal"),
+        ("smallest_scale", 4096, "nearly-normal"),
+        ("smallest_scale", 2**20, "larger-than-needed"),
+        ("smallest_scale", 2**50, "overflows"),
+        ("smallest_scale", 2**-5, "smaller-still"),
+        ("smallest_scale", 6, "no-power-of-two"),
+        ("smallest_scale", 4.1, "no-power-of-two"),
+        ("smallest_scale", -7, "no-scale-at-all"),
+        ("frozen_step", 2**-9 - 2**-17, "tie-thought-to-move"),
+        ("frozen_step", 0.00195, "tie-thought-to-move"),
+        ("frozen_step", 2**-9 + 2**-17, "moves"),
+        ("frozen_step", 0.002, "moves"),
+        ("frozen_step", 2**-13, "larger-is-lost-too"),
+        ("frozen_step", 3.0, "no-step"),
+        ("underflow_step", 4500, "no-row"),
+        ("underflow_step", 4999, "no-row"),
+        ("underflow_step", 32, "another-column"),
+        ("underflow_step", 0.23, "another-column"),
+    ],
+)
+def test_numbers_that_no_slip_leads_to_are_told_in_the_exercises_own_words(exercise, number, code):
+    (finding,) = judge_number(exercise, number)
+    assert finding.code == code
+    assert f"{ANSWERS[exercise].value:g}" not in re.findall(r"[\d.e-]+\d", finding.what)
+
+
+@pytest.mark.parametrize("exercise", ["smallest_scale", "frozen_step", "underflow_step"])
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, 0, -1e300, 1e300, 5e-324, 10**30])
+def test_reading_and_counting_have_no_formula(exercise, number):
+    (finding,) = judge_number(exercise, number)
+    assert "formula" not in finding.hint
+
+
+def test_frozen_steps_move_or_are_lost_as_they_are_told():
+    for number in (0.002, 0.01, 0.3, 0.0019, 0.0005, 1e-5):
+        (finding,) = judge_number("frozen_step", number)
+        moved = torch.ones(1).sub(number).to(torch.bfloat16).item() != 1
+        assert ("lost" not in finding.what) == moved
+
+
 # ------------------------------------------------------------------------------------------------------- amp_step
 
 
@@ -138,7 +181,7 @@ def test_the_step_that_is_expected_is_torchs_without_a_scaler():
         for x, y, weight in batches:
             (weight * ((plain.model(x) - y) ** 2).mean() / len(batches)).backward()
         torch.nn.utils.clip_grad_norm_(plain.trained, max_norm)
-        if "overflows" not in said:
+        if "overflows" not in said and "infinite" not in said:
             sgd.step()
         assert all(torch.allclose(p, w, rtol=1e-4, atol=1e-6) for p, w in zip(plain.trained, weights, strict=True))
 
@@ -192,6 +235,13 @@ def test_two_mistakes_are_both_told():
     assert codes("amp_step", amp_step) == ["zero-grad-per-micro-batch", "optimizer-step", "update-missing"]
 
 
+@pytest.mark.parametrize(
+    "name", ["unscale_, clip, optimizer.step, update", "inf to zero after unscale_, optimizer.step"]
+)
+def test_a_step_past_the_scaler_is_not_first_called_right(name):
+    assert "own-check" not in codes("amp_step", FUNCTIONS["amp_step"][name][0])
+
+
 def test_a_single_backward_is_remarked_upon():
     findings = judged("amp_step", FUNCTIONS["amp_step"]["one backward"][0])
     assert [(finding.code, finding.kind) for finding in findings] == [("graphs-kept", REMARK)]
@@ -214,7 +264,7 @@ def test_the_scale_may_be_read_and_the_loss_logged():
 
 
 def test_a_run_that_resumes_from_everything_is_the_run_that_never_stopped():
-    one, other = _Run(), _Run(seed=2)
+    one, other = Run(), Run(seed=2)
     one.steps(5)
     for part, state in one.save(FUNCTIONS["resume_state"]["deep"][0]).items():
         other.load(part, state)
@@ -244,6 +294,36 @@ def test_a_state_that_shares_one_tensor_only_is_told_which():
     (finding,) = judged("resume_state", resume_state)
     assert finding.code == "model-aliased"
     assert "model['3.bias']" in finding.what
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("no step counts", "There is no optimizer['state'][0]['step']."),
+        ("one step more", "optimizer['state'][0]['step'] is 8 instead of 7."),
+        ("lr of the beginning", "optimizer['param_groups'][0]['lr'] is 0.05 instead of 0.0294117647."),
+        ("step counts live", "6 of its 32 entries have changed, optimizer['state'][0]['step'] first"),
+        ("weights rounded", "model['0.weight'] holds other numbers."),
+        ("eval, then train", "the module '4' was in eval mode and is in train mode"),
+    ],
+)
+def test_what_differs_is_told_by_its_key(name, told):
+    (finding,) = judged("resume_state", FUNCTIONS["resume_state"][name][0])
+    assert told in finding.what
+
+
+def test_the_step_counts_of_the_run_are_tensors_that_are_counted_in_place_as_torchs_are():
+    run = Run()
+    run.steps(1)
+    parameter = next(run.model.parameters())
+    count = run.optimizer.state[parameter]["step"]
+    run.steps(2)
+    assert count is run.optimizer.state[parameter]["step"]
+    theirs = torch.optim.AdamW([torch.ones(1, requires_grad=True)], foreach=False)
+    theirs.param_groups[0]["params"][0].grad = torch.ones(1)
+    theirs.step()
+    (state,) = theirs.state.values()
+    assert (count.item(), count.dtype, count.shape) == (3, state["step"].dtype, state["step"].shape)
 
 
 def test_the_judges_of_steps_leave_the_random_state_and_torch_as_they_were():

@@ -81,10 +81,10 @@ assert len(skipped) == 8
 # ## 2. One step, every call in its place
 #
 # *Level 2, 20 minutes, id `amp_step`.* Make one optimizer step over the micro-batches in the list `batches`: the
-# gradient is the mean of the micro-batches' gradients, clipped to `max_norm` by its global norm, and the loss is
-# scaled. `loss_fn(model, batch)` returns a micro-batch's mean loss, `scaler` is a `torch.amp.GradScaler`. No autocast
-# here, and nothing to return. An overflow is the scaler's business: the weights stay as they are, the scale falls.
-# When the function is called again, no gradient of this step may count.
+# gradient is the plain mean of the micro-batches' gradients, whatever their sizes, clipped to `max_norm` by its global
+# norm, and the loss is scaled. `loss_fn(model, batch)` returns a micro-batch's mean loss, `scaler` is a
+# `torch.amp.GradScaler`. No autocast here, and nothing to return. An overflow is the scaler's business: the weights
+# stay as they are, the scale falls. When the function is called again, no gradient of this step may count.
 
 
 # %% tags=["exercise:amp_step"]

@@ -6,16 +6,24 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
+from course_lib.checks.functions.amp_exceptions import NO_BACKWARD, from_exception
 from course_lib.checks.functions.amp_gradients import ORDER, Call, from_gradient, norm, same, times
 from course_lib.checks.functions.amp_notes import BACKWARD, BARE_STEP, SCALE, STEP, UNSCALE, UPDATE, Notes
+from course_lib.checks.functions.amp_overflow import mishandled
 from course_lib.checks.report import Finding
+
+DIGITS = 2e-5  # of a gradient's size: float32 in any order stays below, rounding to 16 bits does not
 
 
 def faults(call: Call, raised: Finding | None = None) -> list[Finding]:
     """Findings about a call that ended in wrong numbers, or raised; never empty."""
     found = list(_misplaced(call))
-    if raised:
-        found = [finding for finding in found if finding.code not in _CONSEQUENCES] or [_from_exception(call, raised)]
+    if call.overflows and (finding := mishandled(call, raised)):
+        found = [finding]
+        if raised:
+            found = [replace(finding, what=f"{finding.what} It ends in {raised.what.split(': ', 1)[-1]}")]
+    elif raised:
+        found = [finding for finding in found if finding.code not in _CONSEQUENCES] or [from_exception(call, raised)]
         if found[0] is raised:
             return found
         message = raised.what.split(": ", 1)[-1]
@@ -27,81 +35,11 @@ def faults(call: Call, raised: Finding | None = None) -> list[Finding]:
     return [replace(found[0], what=f"{found[0].what} (In a step of {call.said}.)"), *found[1:]]
 
 
-_NO_BACKWARD = Finding(
-    "no-backward", "No backward pass reaches a loss.", "`scaler.scale(loss)` is a tensor: call `.backward()` on it."
-)
 # What is missing after an exception is missing for the exception.
 _CONSEQUENCES = {
     *("no-loss", "no-backward", "micro-batches-missing", "backward-missing", "scaler-unused"),
-    *("step-missing", "overflow-by-hand", "update-missing"),
+    *("step-missing", "update-missing"),
 }
-
-
-def _from_exception(call: Call, raised: Finding) -> Finding:
-    """What an exception says about the order of the calls; itself, if it says nothing."""
-    notes, pending = call.notes, set(range(len(call.micro))) - set(call.notes.losses)
-    known = {
-        "outputs must be a Tensor": Finding(
-            "loss-not-a-tensor",
-            "The scaler is given a number: `.item()` and `float` leave the graph behind.",
-            "`loss_fn` returns a tensor; scale that, and call `.backward()` on the result.",
-        ),
-        "does not require grad": Finding(
-            "loss-detached",
-            "The loss has no graph to go back through.",
-            "No `.detach()`, no `.data` and no `torch.no_grad()` between `loss_fn` and `.backward()`.",
-        ),
-        "_scale is None": Finding(
-            "not-scaled",
-            "Nothing has been scaled when the scaler is asked to unscale, step or update.",
-            "`scaler.scale(loss).backward()`",
-        )
-        if notes.factors
-        else Finding(
-            "unscale-too-early",
-            "The scaler is asked to unscale, step or update before the first backward.",
-            ORDER,
-        ),
-        "prior to update": Finding(
-            "update-per-micro-batch",
-            "`scaler.update` is called before all micro-batches have added to the gradients.",
-            "Once per step, at its end.",
-        )
-        if pending
-        else Finding(
-            "update-before-step",
-            "`scaler.update` is called before `unscale_` or `step` has looked for overflows.",
-            ORDER,
-        ),
-        "recorded for this optimizer": Finding(
-            "zero-grad-before-step",
-            "There are no gradients when `scaler.step` is called.",
-            "Set them to zero before the first backward, or after the step.",
-        )
-        if notes.factors
-        else _NO_BACKWARD,
-        "a second time": Finding(
-            "backward-twice",
-            "Backward goes through one loss twice.",
-            "One backward for each loss: what is in the loop, and what behind it?",
-        ),
-        "Closure use": Finding("closure", "`scaler.step` takes no closure.", "`scaler.step(optimizer)`"),
-        "NoneType": Finding(
-            "gradient-none",
-            "A parameter without a gradient is asked for it: one layer of this model is frozen, its `.grad` is None.",
-            "`if p.grad is not None`, or `torch.nn.utils.clip_grad_norm_`, which leaves such parameters out.",
-        ),
-    }
-    for part, finding in known.items():
-        if part in raised.what:
-            return finding
-    if call.overflows and len(notes.factors) == len(call.micro):
-        return Finding(
-            "overflow-raises",
-            "A gradient overflows, as it does from time to time under a loss scaler, and the run ends.",
-            "Let the scaler handle it: `step` leaves the update out, `update` lowers the scale.",
-        )
-    return raised
 
 
 # ------------------------------------------------------------------------------------------------ what was called
@@ -130,11 +68,19 @@ def _misplaced(call: Call) -> Iterator[Finding]:
             ORDER,
         )
         return
-    if call.overflows and notes.stepped and not notes.count(BARE_STEP):
+    if not call.overflows and notes.factors and not all(map(math.isfinite, notes.factors)):
         yield Finding(
-            "overflow-stepped",
-            "A gradient overflowed, and the step is made all the same: when the scaler looked, nothing infinite was left.",
-            "Leave inf and NaN where they are until `unscale_` or `step` has seen them.",
+            "loss-in-half",
+            f"What backward brings to a loss is infinite, and the scale is {call.scale:g}: float16 ends at 65504. The loss "
+            "is float16 when it is scaled, so every step is skipped until the scale has come down.",
+            "Scale the loss in float32, as `loss_fn` returns it.",
+        )
+        return
+    if any(rate != call.rates[0] for rate in call.rates[1]):
+        yield Finding(
+            "rate-changed",
+            f"The optimizer's learning rate is {call.rates[1][0]:.4g} after the call, and was {call.rates[0]:g} before it.",
+            "The mean is made of losses or gradients; the learning rate stays what it is.",
         )
         return
     yield from _wrong_losses(notes, count)
@@ -167,7 +113,7 @@ def _wrong_losses(notes: Notes, count: int) -> Iterator[Finding]:
             "One forward and one backward for each.",
         )
     if not notes.factors:
-        yield _NO_BACKWARD
+        yield NO_BACKWARD
     elif len(notes.factors) < len(notes.losses) and not missing:
         yield Finding(
             "backward-missing",
@@ -239,12 +185,9 @@ def _wrong_steps(call: Call) -> Iterator[Finding]:
         )
     elif not notes.count(STEP):
         yield Finding(
-            "overflow-by-hand" if call.overflows else "step-missing",
-            "`scaler.step` is not called"
-            + (", nor is `scaler.update` told of the overflow." if call.overflows and not notes.count(UPDATE) else "."),
-            "An overflow is the scaler's business: `step` leaves the update out, `update` lowers the scale."
-            if call.overflows
-            else ORDER,
+            "step-missing",
+            "`scaler.step` is not called.",
+            ORDER,
         )
     elif notes.count(STEP) > 1:
         yield Finding("step-repeated", f"`scaler.step` is called {notes.count(STEP)} times.", "Once per step.")
@@ -273,6 +216,11 @@ def _wrong_steps(call: Call) -> Iterator[Finding]:
         yield Finding("update-repeated", f"`scaler.update` is called {notes.count(UPDATE)} times.", "Once per step.")
 
 
+def _divisor(by: float) -> str:
+    """By what the losses seem to be divided, if it is a whole number."""
+    return f" (as if their sum were divided by {by:.0f})" if math.isclose(by, round(by), rel_tol=1e-3) else ""
+
+
 def _unnamed(call: Call) -> Finding:
     notes = call.notes
     calls = f"Calls in order: {', '.join(notes.events) or 'none'}."
@@ -284,6 +232,12 @@ def _unnamed(call: Call) -> Finding:
         )
     if notes.stepped and not call.overflows:
         got, size = notes.stepped[0], norm(notes.stepped[0])
+        if same(got, call.right) and not same(got, call.right, DIGITS):
+            return Finding(
+                "rounded",
+                "The optimizer is given the right gradient up to its fourth digit: something on the way has 16 bits.",
+                "Losses and gradients are float32 here, and stay so. The scaler is what makes them fit elsewhere.",
+            )
         if same(got, call.right):
             return Finding(
                 "wrong-weights",
@@ -291,9 +245,9 @@ def _unnamed(call: Call) -> Finding:
                 "Nothing but `scaler.step` and `scaler.update` changes them.",
             )
         ratio = size / norm(call.mean)
-        times_mean = (
-            f", {ratio:.4g} times the mean over the micro-batches" if same(got, times(call.mean, ratio)) else ""
-        )
+        times_mean = ""
+        if same(got, times(call.mean, ratio)):
+            times_mean = f", {ratio:.4g} times the mean over the micro-batches{_divisor(len(call.micro) / ratio)}"
         return Finding(
             "wrong-gradient",
             f"The optimizer is given a gradient of norm {size:.4g}{times_mean}; right is {norm(call.right):.4g}. {calls}",

@@ -28,6 +28,8 @@ class Call:
         groups: how many tensors each parameter group has.
         overflows: the scaled gradient is not finite.
         left: the gradients after the call.
+        sizes: how many examples each micro-batch has.
+        rates: the learning rate that was set, and the groups' after the call.
     """
 
     notes: Notes
@@ -36,8 +38,10 @@ class Call:
     scale: float
     max_norm: float
     groups: tuple[int, ...]
+    sizes: list[int]
     overflows: bool = False
     left: Gradients = field(default_factory=list)
+    rates: tuple[float, list[float]] = (0.0, [])
 
     @property
     def mean(self) -> Gradients:
@@ -106,6 +110,7 @@ def _factors(call: Call) -> Iterator[Known]:
             code, what, hint = "unscaled-by-hand", unscaled_twice, wrong_end
         for value in (clip(times(g, factor), call.max_norm), times(call.right, factor)):
             yield code, what, hint, value
+    yield from _by_examples(call)
     for i in (0, -1):
         for factor in (1.0, 1 / n):
             yield (
@@ -114,6 +119,33 @@ def _factors(call: Call) -> Iterator[Known]:
                 "Each micro-batch adds its share to `.grad`.",
                 clip(times(call.micro[i], factor), call.max_norm),
             )
+
+
+def _by_examples(call: Call) -> Iterator[Known]:
+    """The number of examples comes in, where each micro-batch's loss is a mean already."""
+    examples = sum(call.sizes)
+    hint = "`loss_fn` is a mean over the examples already; each micro-batch counts for 1 / len(batches)."
+    weighted = plus(*(times(micro, size / examples) for micro, size in zip(call.micro, call.sizes, strict=True)))
+    by_size = (
+        f"Each micro-batch counts by the number of its examples, {', '.join(map(str, call.sizes))}: that is the mean over "
+        "all examples. What is asked for is the mean of the micro-batches' gradients; the two differ where sizes do."
+    )
+    yield (
+        "weighted-by-examples",
+        by_size,
+        hint,
+        clip(weighted, call.max_norm),
+    )
+    divided = {
+        "the number of its examples": plus(
+            *(times(micro, 1 / size) for micro, size in zip(call.micro, call.sizes, strict=True))
+        ),
+        "the number of the first one's examples": times(plus(*call.micro), 1 / call.sizes[0]),
+        "the number of all examples": times(plus(*call.micro), 1 / examples),
+    }
+    for by, value in divided.items():
+        what = f"The loss of each micro-batch is divided by {by}, not by the number of micro-batches."
+        yield "divided-by-examples", what, hint, clip(value, call.max_norm)
 
 
 def _clips(call: Call) -> Iterator[Known]:
@@ -149,6 +181,14 @@ def _clips(call: Call) -> Iterator[Known]:
         "The gradient of each micro-batch is clipped by itself, and then their mean is taken.",
         once,
         times(plus(*(clip(micro, bound) for micro in call.micro)), 1 / n),
+    )
+    summed = bool(call.notes.factors) and math.isclose(call.notes.factors[0], s, rel_tol=1e-3)
+    yield (
+        "clip-before-division" if summed else "bound-divided-by-count",
+        f"The gradient has a norm of {bound / n:.3g}, max_norm / {n}: "
+        + ("the sum is clipped, and then divided." if summed else f"the bound is divided by {n}."),
+        "Clip the mean over the micro-batches, to max_norm as it is.",
+        clip(g, bound / n),
     )
     yield from _norms(g, bound, s, call.groups)
 

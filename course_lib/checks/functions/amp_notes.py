@@ -27,10 +27,10 @@ class Notes:
         backwards: how many backward passes reached the weights.
         stepped: the gradients, each time the weights are updated.
         stale: gradients were left at the first backward.
-        wiped: gradients were gone at a later one.
+        wiped: gradients were gone at a later one (finite ones: inf and NaN are set to zero for another reason).
         changed: gradients had changed from one backward to the next.
         altered: gradients had changed when they were unscaled, or the step was made on them without that.
-        empty: gradients were gone by then.
+        empty: gradients were gone by then (finite ones, too).
         autocast: a loss was computed under autocast.
     """
 
@@ -66,7 +66,7 @@ class Notes:
         if not self.factors:
             self.stale = not _zero(now)
         elif self.backwards and _zero(now):
-            self.wiped |= not _zero(self._last)
+            self.wiped |= not _zero(self._last) and finite(self._last)
         elif self.backwards:
             self.changed |= not _equal(now, self._last)
         self.events.append(BACKWARD)
@@ -83,13 +83,18 @@ class Notes:
         """The scaler is about to unscale these, or to step on them."""
         now = gradients(parameters)
         if self.backwards:
-            self.empty |= _zero(now) and not _zero(self._last)
+            self.empty |= _zero(now) and not _zero(self._last) and finite(self._last)
             self.altered |= UNSCALE not in self.events and not _equal(now, self._last)
 
 
 def gradients(parameters: Sequence[Tensor]) -> list[Tensor]:
     """Copies of the gradients that are there."""
     return [p.grad.detach().clone() for p in parameters if p.grad is not None]
+
+
+def finite(now: Sequence[Tensor]) -> bool:
+    """Whether these hold neither inf nor NaN."""
+    return all(bool(torch.isfinite(g).all()) for g in now)
 
 
 def _zero(now: list[Tensor]) -> bool:

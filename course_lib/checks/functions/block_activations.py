@@ -98,6 +98,12 @@ _KEPT_MISTAKES = tuple(
             _kept(24),
         ),
         (
+            "hidden-three-times",
+            "40 s b h: three tensors of the MLP's hidden width, as a gated MLP has",
+            "GPT-2's MLP is not gated: GELU's input and its output.",
+            _kept(40),
+        ),
+        (
             "hidden-not-wider",
             "20 s b h: the MLP's hidden layer is counted as wide as the block",
             "How wide is the MLP inside?",
@@ -168,6 +174,18 @@ _KEPT_MISTAKES = tuple(
             "half of the softmax's output, as a causal mask leaves the other half at zero",
             "Are the zeros stored?",
             _kept(matrix=1),
+        ),
+        (
+            "causal-triangle",
+            "the lower triangle of the softmax's output, diagonal included",
+            "Are the zeros above it stored?",
+            _kept(eager=lambda b, s, h, a: a * b * s * (s + 1)),
+        ),
+        (
+            "one-mask",
+            "one causal mask of a byte for each score besides",
+            "The mask is one for all layers: it is not in the list.",
+            _kept(eager=lambda b, s, h, a: 2 * a * b * s**2 + s**2),
         ),
         (
             "heads-missing",
@@ -262,6 +280,24 @@ _KEPT_MISTAKES = tuple(
             _kept(fused=lambda b, s, h, a: 4 * b * s),
         ),
         (
+            "logsumexp-without-batch",
+            "one logsumexp for all sequences of the batch",
+            "Has each sequence a softmax of its own?",
+            _kept(fused=lambda b, s, h, a: 4 * a * s),
+        ),
+        (
+            "logsumexp-without-rows",
+            "one logsumexp for each head, whatever the length",
+            "Over what does a softmax run, and how many rows are there?",
+            _kept(fused=lambda b, s, h, a: 4 * a * b),
+        ),
+        (
+            "logsumexp-and-8-bytes",
+            "FlashAttention's logsumexp and 8 bytes more",
+            "What is kept besides the logsumexp? The list has nothing more.",
+            _kept(fused=lambda b, s, h, a: 4 * a * b * s + 8),
+        ),
+        (
             "logsumexp-of-width",
             "one logsumexp for each channel",
             "How many softmaxes are there in a row?",
@@ -304,6 +340,37 @@ _KEPT_MISTAKES = tuple(
             _kept_of(lambda right, b, s, h, a, flash: right + 8 * b * s * h * (a - 1)),
         ),
         (
+            "heads-times-width-of-three",
+            "Q, K and V as wide as the block for every head: a h in the place of h",
+            "The heads share the width: each has h / a of it.",
+            _kept_of(lambda right, b, s, h, a, flash: right + 6 * b * s * h * (a - 1)),
+        ),
+        (
+            "one-head-of-three",
+            "Q, K and V of one head only: h / a in the place of h",
+            "How many heads have a Q, a K and a V?",
+            _kept_of(lambda right, b, s, h, a, flash: right + 6 * b * s * (h / a - h)),
+        ),
+        (
+            "norm-statistics",
+            "a float32 mean and a float32 rstd for each position and norm besides",
+            "They are small, and this list leaves them out.",
+            _kept_of(lambda right, b, s, h, a, flash: right + 16 * b * s),
+            OTHER_SPECIFICATION,
+        ),
+        (
+            "heads-of-64",
+            "heads 64 wide: h / 64 of them, whatever is given",
+            "heads is an argument.",
+            _kept_of(lambda right, b, s, h, a, flash: _right_kept(b, s, h, h // 64, flash)),
+        ),
+        (
+            "twelve-heads",
+            "12 heads, whatever is given",
+            "heads is an argument.",
+            _kept_of(lambda right, b, s, h, a, flash: _right_kept(b, s, h, 12, flash)),
+        ),
+        (
             "gigabytes",
             "GB instead of bytes: the sum is right",
             "1 GB is 1e9 bytes.",
@@ -340,7 +407,12 @@ ACTIVATIONS = Numeric(
     _right_kept,
     [
         _block(batch, sequence, heads, head_width, flash)
-        for batch, sequence, heads, head_width in ((8, 1024, 12, 64), (1, 8192, 32, 128), (7, 1023, 25, 80))
+        for batch, sequence, heads, head_width in (
+            (8, 1024, 12, 64),
+            (1, 8192, 32, 128),
+            (7, 1023, 25, 80),
+            (2, 3, 2, 5),  # tiny: there a few bytes too many show
+        )
         for flash in (True, False)
     ],
     _KEPT_MISTAKES,

@@ -85,16 +85,8 @@ class Numeric:
     few_bits: bool = False
 
     def __call__(self, candidate: Any, progress: Progress) -> list[Finding]:
-        if findings := not_a_function(candidate):
-            return findings
         progress("calling the function")
-        with Guards(watch_production=False) as guards:
-            try:
-                findings = self._judged(candidate)
-            except Stopped as stop:
-                findings = [stop.finding]
-            findings += guards.changes()
-        return list(dict.fromkeys(findings))
+        return list(dict.fromkeys(guarded(candidate, lambda: self._judged(candidate))))
 
     def _judged(self, candidate: Callable[..., Any]) -> list[Finding]:
         written: list[Finding] = []
@@ -148,7 +140,9 @@ class Numeric:
                 Finding(
                     "wrong-result",
                     f"With {said(case)}, the function returns {what} instead of {self.returns}.",
-                    f"Return {len(self.parts)} things: {', '.join(self.parts)}, in this order.",
+                    "Does every path through the function end in a return?"
+                    if result is None
+                    else f"Return {len(self.parts)} things: {', '.join(self.parts)}, in this order.",
                 )
             )
         return tuple(self._array(value, name, case) for value, name in zip(values, self.parts, strict=True))
@@ -213,7 +207,10 @@ class Numeric:
         return same, same == claimed
 
     def _some_of(self, cases: Sequence[dict[str, Any]], results: list[Parts], expected: list[Parts]) -> list[Finding]:
-        """At most three findings: the mistakes that explain at least half of the cases they touch, the widest first."""
+        """At most three findings: the mistakes that explain at least half of the cases they touch, the widest first.
+
+        None at all where most of what is wrong is left over: what they explain then is a coincidence.
+        """
         told = []
         for known in self.known:
             values = [self.evaluate(known.wrong, case)[0] for case in cases]
@@ -221,13 +218,16 @@ class Numeric:
             explained = {k for k in touched if close(results[k][0], values[k], ALIKE)}
             if 2 * len(explained) >= len(touched):
                 told.append((known, explained))
+        wrong = sum(not close(got[0], want[0]) for got, want in zip(results, expected, strict=True))
+        named: set[int] = set()
         findings: list[Finding] = []
         while told and len(findings) < 3:
             known, explained = max(told, key=lambda row: len(row[1]))
             told = [(other, rest) for other, more in told if (rest := more - explained)]
             what = f"In {len(explained)} of {len(cases)} calls, your numbers are exactly those of {known.what}."
             findings.append(Finding(known.code, what, known.hint, known.kind))
-        return findings
+            named |= explained
+        return findings if 2 * len(named) >= wrong else []
 
     def _unnamed(
         self,
@@ -261,6 +261,18 @@ class Numeric:
                 "Work this case by hand for one number." if finite else "Which step divides by zero, or overflows?",
             )
         raise AssertionError("nothing is wrong")
+
+
+def guarded(candidate: Any, judge: Callable[[], list[Finding]]) -> list[Finding]:
+    """What ``judge`` finds, or what stopped it, and what the candidate changed around it; of no function only that."""
+    if findings := not_a_function(candidate):
+        return findings
+    with Guards(watch_production=False) as guards:
+        try:
+            findings = judge()
+        except Stopped as stop:
+            findings = [stop.finding]
+        return findings + guards.changes()
 
 
 def not_a_function(candidate: Any) -> list[Finding]:

@@ -31,19 +31,30 @@ def _mixed(value: float, count: int) -> float:
     return _sum(np.float16(value), count, np.float32)
 
 
+def _added(add: Callable[[np.floating], np.floating], count: int) -> float:
+    """The total after ``count`` times ``add``. A total that stands still does so for good."""
+    total = np.float32(0)
+    for _ in range(count):
+        before, total = total, add(total)
+        if total == before:
+            break
+    return float(total)
+
+
 def _halved_each_time(value: float, count: int) -> float:
     """A float16 total to which a float32 term is added, in float32, before the total is rounded again."""
-    total, term = np.float16(0), np.float32(value)
-    for _ in range(count):
-        total = np.float16(np.float32(total) + term)
-    return float(total)
+    term = np.float32(value)
+    return _added(lambda total: np.float32(np.float16(total + term)), count)
+
+
+def _double_term(value: float, count: int) -> float:
+    """A float32 total to which the value is added in float64, before the total is rounded again."""
+    return _added(lambda total: np.float32(np.float64(total) + value), count)
 
 
 def _brain(value: float, count: int) -> float:
-    total, term = np.float32(0), to_bfloat16(value)
-    for _ in range(count):
-        total = to_bfloat16(total + term)
-    return float(total)
+    term = to_bfloat16(value)
+    return _added(lambda total: to_bfloat16(total + term), count)
 
 
 def _four_sums(value: float, count: int) -> tuple[float, ...]:
@@ -58,14 +69,21 @@ def _each(change: Callable[[float, float, int], float]) -> Callable[..., tuple[f
 _SUMS_MISTAKES = (
     Known(
         "rounded-at-the-end",
-        "a float32 total that is rounded to float16 at the end (np.sum of float16 numbers does that)",
-        "A float16 total is rounded at every addition; a float32 total never is.",
-        lambda value, count: (None, *3 * (np.float16(_mixed(value, count)),)),
+        "a total in float32 that is rounded to float16 at the end",
+        "A float16 total is rounded at every addition. Of which type is it inside your loop?",
+        lambda value, count: (None, np.float16(_mixed(value, count)), None, None),
     ),
     Known(
-        "at-once",
-        "a product, or of np.sum, which adds in pairs: one rounding at the end",
-        "Add one term after the other, and let every total be rounded.",
+        "mixed-rounded-at-the-end",
+        "a float32 total that is rounded to float16 at the end",
+        "In the third and the fourth the total is float32, also when you return it.",
+        lambda value, count: (None, None, *2 * (np.float16(_mixed(value, count)),)),
+    ),
+    Known(
+        "rounded-once",
+        "totals that are rounded only once, at the end: totals in float64 that are cast, products, or np.sum, which adds "
+        "in pairs",
+        "Add one term after the other, and round the total after every addition. Of which type is it inside your loop?",
         lambda value, count: (
             np.float32(_once(np.float32(value), count)),
             np.float16(_once(np.float16(value), count)),
@@ -93,14 +111,14 @@ _SUMS_MISTAKES = (
     ),
     Known(
         "float32-throughout",
-        "float32 totals of float32 terms in every place",
+        "float32 totals of float32 terms",
         "Which of total and term is float16 in the second, and which in the third?",
         lambda value, count: (None, *3 * (_single(value, count),)),
     ),
     Known(
         "float16-throughout",
-        "float16 totals in every place",
-        "Of which type is the total after an addition? Print `total.dtype`.",
+        "float16 totals",
+        "Only the second total is float16. Of which type is yours after an addition? Print `total.dtype`.",
         lambda value, count: (_half(value, count), None, *2 * (_half(value, count),)),
     ),
     Known(
@@ -116,10 +134,22 @@ _SUMS_MISTAKES = (
         lambda value, count: (None, _mixed(value, count), None, None),
     ),
     Known(
+        "float32-terms-in-the-second",
+        "a float16 total of float32 terms",
+        "In the second sum the term is float16, too: round the value before the loop.",
+        lambda value, count: (None, _halved_each_time(value, count), None, None),
+    ),
+    Known(
         "types-exchanged",
         "a float16 total of float32 terms",
         "(total, term): in the third and the fourth, the total is float32.",
-        lambda value, count: (None, *3 * (_halved_each_time(value, count),)),
+        lambda value, count: (None, None, *2 * (_halved_each_time(value, count),)),
+    ),
+    Known(
+        "float64-term",
+        "a float32 total of float64 terms",
+        "In the first sum the term is float32, too: round the value before the loop.",
+        lambda value, count: (_double_term(value, count), None, None, None),
     ),
     Known(
         "first-rounded-at-the-end",
@@ -138,6 +168,12 @@ _SUMS_MISTAKES = (
         "the two exchanged: float16 in the first, float32 in the second",
         "(fp32, fp32) comes first.",
         lambda value, count: (_half(value, count), _single(value, count), None, None),
+    ),
+    Known(
+        "second-and-third-exchanged",
+        "the two exchanged: the float32 total of float16 terms in the second place, the float16 total in the third",
+        "(fp16, fp16) comes second, (fp32, fp16) third.",
+        lambda value, count: (None, _mixed(value, count), _half(value, count), None),
     ),
     Known(
         "one-too-many",
@@ -179,12 +215,14 @@ _SUMS_MISTAKES = (
         lambda value, count: _four_sums(int(value), count),
     ),
 )
-# fp16 stalls at 256 and at 2048; whether the term of 0.009 is rounded shows in the total; 1e-8 is zero in fp16, 3e-5 subnormal, 7e4 beyond its largest number.
+# fp16 stalls at 256 and at 2048; whether the term of 0.009 is rounded shows in the total; 1e-8 is zero in fp16, 3e-5
+# subnormal, 7e4 beyond its largest number. The last value is a float16 but for 2^-28, which float32 rounds away: from
+# 2^24 / 1229 additions on, every sum of it and a float32 total is a tie, which a product or a float64 does not see.
 _SUMS_CASES = [
     {"value": value, "count": count}
     for value, count in (
         *((0.01, 1000), (0.1, 4000), (0.009, 33), (1e-8, 300), (1.0, 3000), (-0.3, 700)),
-        *((3e-5, 900), (7e4, 3), (0.7, 1), (-2.7, 50)),
+        *((3e-5, 900), (7e4, 3), (0.7, 1), (-2.7, 50), (1229 * 2.0**-12 + 2.0**-28, 30_000)),
     )
 ]
 _SUMS_EDGES = [Edge({"value": 0.1, "count": 0})]

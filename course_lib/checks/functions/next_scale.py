@@ -43,10 +43,26 @@ def _next(
 _right_next = _next()
 
 
+def _half(scale: float) -> float:
+    return float(np.float16(scale))
+
+
 def _count_first(**case: Any) -> tuple[float, int]:
     """The clean step is counted, and the growth made, before anyone asks for an overflow."""
     scale, clean = _right_next(**case | {"found_inf": False})
     return (scale * case["backoff_factor"], 0) if case["found_inf"] else (scale, clean)
+
+
+def _growth_first(**case: Any) -> tuple[float, int]:
+    """A growth that is due is made, and nobody asks for an overflow any more."""
+    due = case["clean_steps"] + 1 >= case["growth_interval"]
+    return _right_next(**case | {"found_inf": case["found_inf"] and not due})
+
+
+def _both_in_turn(**case: Any) -> tuple[float, int]:
+    """The scale backs off after an overflow, and the step is then counted as any other."""
+    scale = case["scale"] * (case["backoff_factor"] if case["found_inf"] else 1)
+    return _right_next(**case | {"scale": scale, "found_inf": False})
 
 
 _NEXT_MISTAKES = (
@@ -111,6 +127,30 @@ _NEXT_MISTAKES = (
         _next(due=lambda clean, interval: True),
     ),
     Known(
+        "clean-step-not-counted",
+        "a clean step that leaves the count as it is",
+        "With which clean_steps is the function called after this step?",
+        _next(otherwise=lambda clean, interval: clean),
+    ),
+    Known(
+        "overflow-ignored",
+        "an overflow taken for a clean step: found_inf changes nothing",
+        "found_inf is a bool. What does your code compare it with?",
+        _next(found=lambda inf: False),
+    ),
+    Known(
+        "growth-before-overflow",
+        "a growth that is made when it is due, overflow or not",
+        "A step that overflowed is no clean step: ask for found_inf first.",
+        _growth_first,
+    ),
+    Known(
+        "overflow-backs-off-and-counts",
+        "an overflow that makes the scale smaller and is then counted as a clean step",
+        "After an overflow, what is left to do but to return?",
+        _both_in_turn,
+    ),
+    Known(
         "interval-of-the-default",
         "an interval of 2000, whatever is given",
         "growth_interval is an argument.",
@@ -121,6 +161,24 @@ _NEXT_MISTAKES = (
         "factors of 2 and 0.5, whatever is given",
         "growth_factor and backoff_factor are arguments.",
         _next(lambda s, g, b: 2 * s, lambda s, g, b: s / 2),
+    ),
+    Known(
+        "growth-of-the-default",
+        "a growth by 2, whatever is given",
+        "growth_factor is an argument.",
+        _next(lambda s, g, b: 2 * s),
+    ),
+    Known(
+        "backoff-of-the-default",
+        "a backoff by 0.5, whatever is given",
+        "backoff_factor is an argument.",
+        _next(backed=lambda s, g, b: s / 2),
+    ),
+    Known(
+        "all-of-the-default",
+        "an interval of 2000 and factors of 2 and 0.5, whatever is given",
+        "They are arguments.",
+        _next(lambda s, g, b: 2 * s, lambda s, g, b: s / 2, due=lambda clean, interval: clean + 1 >= 2000),
     ),
     Known(
         "factors-exchanged",
@@ -221,6 +279,24 @@ _NEXT_MISTAKES = (
         _next(lambda s, g, b: min(s * g, 65536.0)),
     ),
     Known(
+        "ceiling-of-float16",
+        "a scale that does not grow beyond 65504, the largest number of float16",
+        "Only the gradients are float16: the scale is a float32. Which is the largest number there?",
+        _next(lambda s, g, b: s * g if s * g <= 65504 else s),
+    ),
+    Known(
+        "float16",
+        "a scale kept in float16",
+        "65504 is the largest number of float16, and GradScaler starts at 65536. In which format is the scale?",
+        _next(final=_half),
+    ),
+    Known(
+        "float16-after-overflow",
+        "a scale rounded to float16 after an overflow",
+        "The scale is a float32: 2^19, say, is no number of float16.",
+        _next(backed=lambda s, g, b: _half(s * b)),
+    ),
+    Known(
         "count-missing",
         "a count of clean steps that never changes",
         "Return the count that the next call is to be given.",
@@ -263,27 +339,60 @@ _NEXT_CASES = [
         (2.0**30, 4, False, 2.0, 0.5, 5),
         (8.0, 0, False, 4.0, 0.125, 1),
         (8.0, 0, True, 4.0, 0.125, 1),
+        (2.0**20, 3, True, 2.0, 0.5, 5),
     )
 ]
 
 
+_LARGEST = float(np.finfo(np.float32).max)
+
+
 def _grows_beyond(case: dict[str, Any], got: Parts, want: Parts) -> Finding | None:
-    if np.isfinite(got[0]).all() and got[0] < 2.0**128:
+    scale, clean = (float(part.reshape(())) if part.size == 1 else np.nan for part in got)
+    start = f"A scale of 2^{int(np.log2(case['scale']))} that is to grow by {case['growth_factor']:g}"
+    if not scale <= _LARGEST:
+        return Finding(
+            "scale-infinite",
+            f"{start} leaves the range of float32, and every gradient with it: got {scale:.9g}.",
+            "Where the new scale would not be finite in float32, keep the old one; the count starts anew all the same.",
+        )
+    if scale != case["scale"]:
+        return Finding(
+            "changed-at-the-limit",
+            f"{start} would leave the range of float32; it becomes {scale:.9g} instead of staying as it is.",
+            "A growth that cannot be made is not made in part either.",
+        )
+    if clean:
+        return Finding(
+            "count-at-the-limit",
+            f"{start} would leave the range of float32 and stays as it is, but the count goes on: {clean:g} instead of 0.",
+            "The interval is over, whether the scale could grow or not.",
+        )
+    return None
+
+
+def _stays_below(case: dict[str, Any], got: Parts, want: Parts) -> Finding | None:
+    if got[0].size != 1 or got[0] != case["scale"]:
         return None
     return Finding(
-        "scale-infinite",
-        f"A scale of 2^127 that grows by {case['growth_factor']:g} leaves the range of float32, and every gradient with "
-        f"it: got {float(got[0].reshape(())):.9g}.",
-        "Where the new scale would not be finite in float32, keep the old one; the count starts anew all the same.",
+        "limit-too-low",
+        f"A scale of 2^{int(np.log2(case['scale']))} that is to grow by {case['growth_factor']:g} stays as it is, though "
+        f"{want[0]:.3g} is in the range of float32.",
+        "`np.finfo(np.float32).max` is almost 2^128. Is it the scale times growth_factor that you compare with it?",
     )
 
 
-_NEXT_EDGES = [Edge(_scaler_case(2.0**127, 4, False, 2.0, 0.5, 5), _grows_beyond)]
+_NEXT_EDGES = [
+    Edge(_scaler_case(2.0**127, 4, False, 2.0, 0.5, 5), _grows_beyond),
+    Edge(_scaler_case(2.0**126, 4, False, 4.0, 0.5, 5), _grows_beyond),
+    Edge(_scaler_case(2.0**126, 4, False, 2.0, 0.5, 5), _stays_below),
+    Edge(_scaler_case(2.0**127, 4, False, 1.5, 0.5, 5), _stays_below),
+]
 
 
 def _next_scale(**case: Any) -> tuple[float, int]:
     scale, clean = _right_next(**case)
-    return (scale if scale <= float(np.finfo(np.float32).max) else case["scale"]), clean
+    return (scale if scale <= _LARGEST else case["scale"]), clean
 
 
 judge_next_scale = Numeric(

@@ -11,13 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from course_lib.checks.candidate import Stopped, watched
-from course_lib.checks.functions.common import Progress, not_a_function
-from course_lib.checks.guards import Guards
+from course_lib.checks.candidate import watched
+from course_lib.checks.functions.common import Progress, guarded
+from course_lib.checks.functions.resume_run import PARTS, Run
+from course_lib.checks.functions.resume_states import changed, equal, otherwise, where
 from course_lib.checks.report import Finding
-from course_lib.optim import AdamW  # torch's own loads torch's compiler at its first step, for seconds
 
-PARTS = ("model", "optimizer", "scheduler", "scaler", "generator")
 BEFORE, AFTER = 7, 6  # steps before the checkpoint and after it
 CLOSE = 1e-6
 
@@ -32,92 +31,15 @@ _SYMPTOMS = {
 _HOW = {part: f"`{part}.state_dict()`" for part in PARTS} | {"generator": "`generator.get_state()`"}
 
 
-class _Run:
-    """A small training run: batch norm, AdamW, a schedule, a loss scaler, and batches drawn from a generator."""
-
-    def __init__(self, seed: int = 1) -> None:
-        rng = np.random.default_rng(seed)
-        with torch.random.fork_rng(devices=[]):
-            self.model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 1))
-        for parameter in self.model.parameters():
-            parameter.data.copy_(torch.tensor(rng.normal(size=parameter.shape)))
-        self.optimizer = AdamW(self.model.parameters(), lr=0.05)
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: 1 / (1 + 0.1 * step))
-        self.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12, growth_interval=3)
-        self.generator = torch.Generator().manual_seed(7)
-
-    def step(self) -> dict[str, Any]:
-        """One step; what a training log would say of it."""
-        x = torch.randn(8, 4, generator=self.generator)
-        target = (x[:, :1] - 2 * x[:, 1:2]).detach()
-        lr = self.scheduler.get_last_lr()[0]
-        loss = ((self.model(x) - target) ** 2).mean()
-        self.optimizer.zero_grad()
-        self.scaler.scale(loss).backward()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.scheduler.step()
-        return {"batch": x, "loss": loss.item(), "learning rate": lr, "scale": self.scaler.get_scale()}
-
-    def steps(self, count: int) -> list[dict[str, Any]]:
-        return [self.step() for _ in range(count)]
-
-    def save(self, function: Callable[..., Any]) -> Any:
-        return function(self.model, self.optimizer, self.scheduler, self.scaler, self.generator)
-
-    def load(self, part: str, state: Any) -> None:
-        """Load one part, as a resume does."""
-        if part == "generator":
-            self.generator.set_state(state)
-        else:
-            getattr(self, part).load_state_dict(state)
-
-
 def _right(model: Any, optimizer: Any, scheduler: Any, scaler: Any, generator: Any) -> dict[str, Any]:
     objects = (model, optimizer, scheduler, scaler)
     states = {part: copy.deepcopy(each.state_dict()) for part, each in zip(PARTS, objects, strict=False)}
     return states | {"generator": generator.get_state().clone()}
 
 
-def _tensors(value: Any, path: str) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor in nested dicts and lists, with where it stands."""
-    if isinstance(value, Tensor):
-        yield path, value
-    elif isinstance(value, dict):
-        for key, each in value.items():
-            yield from _tensors(each, f"{path}[{key!r}]")
-    elif isinstance(value, (list, tuple)):
-        for index, each in enumerate(value):
-            yield from _tensors(each, f"{path}[{index}]")
-
-
-def _equal(one: Any, other: Any) -> bool:
-    """Whether two states hold the same."""
-    if isinstance(one, Tensor) or isinstance(other, Tensor):
-        return (
-            isinstance(one, Tensor)
-            and isinstance(other, Tensor)
-            and one.shape == other.shape
-            and one.dtype == other.dtype
-            and torch.equal(one, other)
-        )
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
-    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
-        return len(one) == len(other) and all(_equal(a, b) for a, b in zip(one, other, strict=True))
-    return bool(one == other)
-
-
 def judge_resume_state(candidate: Any, progress: Progress) -> list[Finding]:
     """The findings about ``candidate``: a run is saved, goes on, and a fresh one resumes from what was saved."""
-    if findings := not_a_function(candidate):
-        return findings
-    with Guards(watch_production=False) as guards:
-        try:
-            findings = _judged(candidate, progress)
-        except Stopped as stop:
-            findings = [stop.finding]
-        findings += guards.changes()
+    findings = guarded(candidate, lambda: _judged(candidate, progress))
     return list({finding.code: finding for finding in findings}.values())
 
 
@@ -142,15 +64,13 @@ class _Saved:
 
 def _judged(candidate: Callable[..., Any], progress: Progress) -> list[Finding]:
     progress("saving a run")
-    run, control = _Run(), _Run()
+    run, control = Run(), Run()
     run.steps(BEFORE), control.steps(BEFORE)
-    right = control.save(_right)
+    right, noticeable = run.save(_right), (run.modes(), run.gradients())
     with watched("it is called with a run after some steps"):
         state = run.save(candidate)
     if not isinstance(state, dict):
-        kind = "None" if state is None else f"something of type {type(state).__name__}"
-        hint = "Does every path through the function end in a return?" if state is None else "Return one dict."
-        return [Finding("wrong-result", f"The function returns {kind} instead of a dict.", hint)]
+        return [_no_dict(state)]
     try:
         then = copy.deepcopy(state)
     except (TypeError, ValueError, RuntimeError, AttributeError) as error:
@@ -161,6 +81,8 @@ def _judged(candidate: Callable[..., Any], progress: Progress) -> list[Finding]:
                 "Tensors, numbers, lists and dicts of them.",
             )
         ]
+    if noticed := run.noticed(*noticeable):
+        return [_disturbed(noticed)]
     progress("going on with the run that was saved")
     try:
         log = run.steps(AFTER)
@@ -173,7 +95,42 @@ def _judged(candidate: Callable[..., Any], progress: Progress) -> list[Finding]:
         return [_disturbed(f"the run that was saved does not go on: {type(error).__name__}: {error}")]
     saved = _Saved(state, then, right, control.steps(AFTER), log)
     progress("resuming from what was saved")
-    return list(_faults(saved))
+    return list(_faults(saved)) or _again(candidate, run, saved)
+
+
+def _again(candidate: Callable[..., Any], run: Run, saved: _Saved) -> list[Finding]:
+    """A second call, after more steps: a run is saved more than once."""
+    right, first = run.save(_right), saved.now
+    with watched("it is called a second time, some steps later"):
+        second = run.save(candidate)
+    if not isinstance(second, dict):
+        return [_no_dict(second)]
+    for part in PARTS:
+        told = otherwise(part, second[part], right[part]) if part in second else f"there is no {part!r}."
+        if not told:
+            continue
+        if all(equal(second.get(each), saved.then[each]) for each in PARTS):
+            what = f"A second call, {AFTER} steps after the first, returns the state of the first."
+            return [Finding("cached", what, "Read the state anew at each call, and keep nothing between two calls.")]
+        what = f"The first call is right, a second one {AFTER} steps later is not: {told}"
+        return [Finding("second-call", what, "What does your function keep from one call to the next?")]
+    shared = [part for part in PARTS if not equal(first.get(part), saved.then[part])]
+    if not shared:
+        return []
+    return [
+        Finding(
+            "same-dict",
+            f"A second call changes what the first returned: {', '.join(map(repr, shared))} in it. Two checkpoints that "
+            "wait to be written, or the best and the last, would both be the last.",
+            "Make a new dict at each call, with copies of its own.",
+        )
+    ]
+
+
+def _no_dict(state: Any) -> Finding:
+    kind = "None" if state is None else f"something of type {type(state).__name__}"
+    hint = "Does every path through the function end in a return?" if state is None else "Return one dict."
+    return Finding("wrong-result", f"The function returns {kind} instead of a dict.", hint)
 
 
 def _faults(saved: _Saved) -> Iterator[Finding]:
@@ -215,7 +172,7 @@ def _resumed(saved: _Saved, part: str, *state: Any) -> str:
 
     In words, where the resumed run first differs from the one that went on; empty if nowhere.
     """
-    run = _Run(seed=2)
+    run = Run(seed=2)
     for each in PARTS:
         if each != part:
             run.load(each, copy.deepcopy(saved.right[each]))
@@ -237,6 +194,7 @@ def _missing(part: str, saved: _Saved, there: str) -> Finding:
 
 def _part(part: str, saved: _Saved) -> Iterator[Finding]:
     now, then, right = saved.now[part], saved.then[part], saved.right[part]
+    exactly = f"What {_HOW[part]} returns, with nothing rounded and nothing left out."
     if (other := _instead(part, now, then, saved)) is not None:
         yield other
         return
@@ -253,34 +211,22 @@ def _part(part: str, saved: _Saved) -> Iterator[Finding]:
     if told:
         yield Finding(
             f"{part}-differs",
-            f"With your {part!r}, {told}. {_where(part, then, right)}",
-            f"What {_HOW[part]} returns, with nothing rounded and nothing left out.",
+            f"With your {part!r}, {told}. {where(part, then, right)}",
+            exactly,
         )
-    elif not _equal(now, then):
+    elif told := otherwise(part, then, right):
+        yield Finding(
+            f"{part}-differs",
+            f"With your {part!r}, the resumed run stays close to the one that went on, but it is another one. {told}",
+            exactly,
+        )
+    elif not equal(now, then):
         yield _aliased(part, now, then)
 
 
-def _where(part: str, got: Any, want: Any) -> str:
-    """Which tensor, or which entry, of a state is not what it should be."""
-    theirs = dict(_tensors(got, part))
-    for path, tensor in _tensors(want, part):
-        if path not in theirs:
-            return f"There is no {path}."
-        if theirs[path].dtype != tensor.dtype:
-            return f"{path} is {theirs[path].dtype} instead of {tensor.dtype}."
-        if not _equal(theirs[path], tensor):
-            return f"{path} holds other numbers."
-    if isinstance(got, dict) and isinstance(want, dict):
-        for key, value in want.items():
-            if key not in got or not _equal(got[key], value):
-                return f"{part}[{key!r}] is {got.get(key, 'missing')!r} instead of {value!r}."[:200]
-    return ""
-
-
 def _aliased(part: str, now: Any, then: Any) -> Finding:
-    before = dict(_tensors(then, part))
-    paths = [path for path, tensor in _tensors(now, part) if not _equal(tensor, before.get(path))]
-    which = f"{len(paths)} of {len(before)} tensors have changed, {paths[0]} first" if paths else "it has changed"
+    paths, count = changed(now, then, part)
+    which = f"{len(paths)} of its {count} entries have changed, {paths[0]} first"
     return Finding(
         f"{part}-aliased",
         f"{part!r} goes on changing with the run: {AFTER} steps after the call {which}. The dict holds the live tensors, so "
@@ -308,7 +254,7 @@ def _instead(part: str, now: Any, then: Any, saved: _Saved) -> Finding | None:
             f"{_HOW[part]} is a dict: what else is in it?",
         )
     for other in PARTS[:4]:
-        if other != part and _equal(then, saved.right[other]):
+        if other != part and equal(then, saved.right[other]):
             return Finding(
                 "parts-exchanged", f"{part!r} holds the state of the {other}.", "Look at the keys and what they hold."
             )
@@ -328,14 +274,14 @@ def _generator_instead(now: Any, saved: _Saved) -> Finding | None:
             f"'generator' is the seed, {now}: with it the draws begin again from the first. {_SYMPTOMS['generator']}",
             f"{_HOW['generator']} knows how far it has come.",
         )
-    if isinstance(now, Tensor) and _equal(now, torch.get_rng_state()):
+    if isinstance(now, Tensor) and equal(now, torch.get_rng_state()):
         return Finding(
             "generator-global",
             "'generator' is the state of torch's global generator; this run draws from the one that was passed in. "
             f"{_SYMPTOMS['generator']}",
             _HOW["generator"],
         )
-    if isinstance(now, Tensor) and _equal(now, torch.Generator().manual_seed(7).get_state()):
+    if isinstance(now, Tensor) and equal(now, torch.Generator().manual_seed(7).get_state()):
         return Finding(
             "generator-start",
             f"'generator' is the state that the generator started from. {_SYMPTOMS['generator']}",

@@ -26,9 +26,20 @@ def _rounded(x: np.ndarray, noise: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(x), x, _cut()(x, noise))
 
 
+def _then_nearest(cut: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+    """What is left of ``cut`` when its numbers, which bf16 does not have, are converted to bf16."""
+    return lambda x, noise: to_bfloat16(cut(x, noise))
+
+
 def _up_where(chance: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Callable[..., np.ndarray]:
     """The next number away from zero where ``chance(low bits, noise)`` says so, else the one towards zero."""
     return _cut(lambda bits, noise: np.where(chance(bits & 0xFFFF, noise), 0x10000, 0))
+
+
+def _within_exponent(x: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """Cut without noise wherever the noise carries into the exponent."""
+    low, carried = _cut(lambda bits, noise: 0)(x, noise), _cut()(x, noise)
+    return np.where((bits_of(low) ^ bits_of(carried)) & 0x7F800000, low, carried)
 
 
 _ROUND_MISTAKES = (
@@ -40,8 +51,8 @@ _ROUND_MISTAKES = (
     ),
     Known(
         "cut-only",
-        "the low bits cut without noise",
-        "Without noise every number goes towards zero.",
+        "the low bits cut without noise (or with `bits | noise`, which never carries)",
+        "Without noise every number goes towards zero. Addition is what carries into the upper half: `+`.",
         _cut(lambda bits, noise: 0),
     ),
     Known(
@@ -67,6 +78,60 @@ _ROUND_MISTAKES = (
         "noise subtracted where x is negative",
         "The sign is a bit of its own: adding to the low bits makes any number larger in size, positive or negative.",
         _cut(lambda bits, noise: np.where(bits >= 2**31, -noise, noise)),
+    ),
+    Known(
+        "negative-cut",
+        "noise added where x is positive, and negative numbers cut",
+        "The sign is a bit of its own: adding to the low bits makes any number larger in size, positive or negative.",
+        _cut(lambda bits, noise: np.where(bits >= 2**31, 0, noise)),
+    ),
+    Known(
+        "negative-mirrored",
+        "negative numbers that go up where the noise is less than the low bits, not where the sum carries",
+        "The sign is a bit of its own: the same sum, and the same carry, for positive and negative numbers.",
+        _cut(lambda bits, noise: np.where(bits < 2**31, noise, np.where((bits & 0xFFFF) > noise, 0x10000, 0))),
+    ),
+    Known(
+        "noise-centred",
+        "noise - 32768 added, and the low bits cut",
+        "Cut after the noise, and the noise is to run from 0: centred noise belongs to rounding to nearest.",
+        _cut(lambda bits, noise: noise - 0x8000),
+    ),
+    Known(
+        "noise-centred-rounded",
+        "noise - 32768 added, and a rounding to nearest",
+        "Just as often up as it should be, but for ties; here the noise is added as it is, and the low bits are cut.",
+        _then_nearest(_cut(lambda bits, noise: noise - 0x8000, 0xFFFFFFFF)),
+    ),
+    Known(
+        "noise-as-int16",
+        "noise as int16, where 32768 and above are negative",
+        "The noise reaches up to 65535: int16 ends at 32767.",
+        _cut(lambda bits, noise: np.where(noise >= 0x8000, noise - 0x10000, noise)),
+    ),
+    Known(
+        "noise-of-15-bits",
+        "noise without its last bit",
+        "All 16 bits of the noise count.",
+        _cut(lambda bits, noise: noise & 0xFFFE),
+    ),
+    Known(
+        "noise-of-8-bits",
+        "noise, or x, without its lower 8 bits",
+        "All 16 bits of the noise count, and all 16 low bits of x: a carry is as likely as x is near the next number.",
+        _cut(lambda bits, noise: noise & 0xFF00),
+    ),
+    Known(
+        "cut-then-noise-then-rounded",
+        "the low bits cut before the noise is added, and the sum rounded to nearest",
+        "Add the noise to all bits of x, and cut then.",
+        _then_nearest(_cut(lambda bits, noise: noise - (bits & 0xFFFF), 0xFFFFFFFF)),
+    ),
+    Known(
+        "carry-kept-out-of-the-exponent",
+        "a carry that does not reach the exponent",
+        "The number after 1.9921875 is 2: a carry out of the last 7 bits raises the exponent, and that is right.",
+        _within_exponent,
     ),
     Known(
         "added-to-the-number",
@@ -128,6 +193,19 @@ _ROUND_MISTAKES = (
         "bf16 has 7 bits behind the point, float32 has 23.",
         _cut(mask=0xFFFE0000),
     ),
+    *(
+        Known(
+            f"{code}-rounded",
+            f"{what}, and the rest converted to bf16 to nearest",
+            "bf16 has 7 bits behind the point, float32 has 23: 16 bits are cut.",
+            _then_nearest(_cut(mask=mask)),
+        )
+        for code, what, mask in (
+            ("thirteen-bits-cut", "13 bits cut", 0xFFFFE000),
+            ("fifteen-bits-cut", "15 bits cut", 0xFFFF8000),
+            ("lower-half-kept", "the lower 16 bits kept", 0xFFFF),
+        )
+    ),
     Known(
         "noise-halved",
         "half of the noise",
@@ -145,6 +223,12 @@ _ROUND_MISTAKES = (
         "noise + 1",
         "With noise 65535 and low bits of 0, a bf16 number must stay as it is.",
         _cut(lambda bits, noise: noise + 1),
+    ),
+    Known(
+        "one-too-few",
+        "an increase where low bits and noise together are more than 65536",
+        "65536 is 2^16: a sum of exactly that carries, too.",
+        _up_where(lambda low, noise: low + noise > 0x10000),
     ),
     Known(
         "compared",
@@ -208,8 +292,13 @@ def _ties() -> dict[str, Any]:
     """Low bits and noise that together just carry, or just do not; and numbers that bf16 has."""
     low = np.array([0, 0, 1, 1, 0x8000, 0x8000, 0xFFFF, 0xFFFF, 0x1234, 0x1234])
     noise = np.array([0, 0xFFFF, 0xFFFE, 0xFFFF, 0x7FFF, 0x8000, 0, 1, 0xEDCB, 0xEDCC])
-    upper = np.array([0x3F80, 0xBF80, 0x3F81, 0xC000, 0x4049, 0xC049, 0x3FFF, 0xBFFF, 0x0001, 0x7F00])
+    upper = np.array([0x3F80, 0xBF80, 0x3F81, 0xC000, 0x4049, 0xC049, 0x3FFF, 0xBFFE, 0x3F90, 0x4090])
     return _with_noise(floats_of((upper << 16) | low), noise)
+
+
+def _near_powers_of_two() -> dict[str, Any]:
+    """Numbers whose carry reaches the exponent, and one of the kind that has no noise and stays below."""
+    return _with_noise(_float32([1.9999, -3.9999, 0.99999, 1.99999988, -7.9999]), [65000, 60000, 65535, 1, 0])
 
 
 _ROUND_CASES = [
@@ -217,8 +306,9 @@ _ROUND_CASES = [
     _with_noise(_float32(_RNG.normal(size=40) * 10.0 ** _RNG.uniform(-3, 3, 40))),
     _with_noise(_float32(10.0 ** _RNG.uniform(-30, -25, 12)), None),
     _with_noise(_float32(-(10.0 ** _RNG.uniform(25, 30, 12))), None),
-    _with_noise(_float32([1.0, -2.0, 0.0, 0.5, -0.0, 3.140625]), 65535),
+    _with_noise(_float32([1.0, -2.0, 0.0, 0.5, 3.140625]), 65535),
     _ties(),
+    _near_powers_of_two(),
 ]
 
 
@@ -247,9 +337,49 @@ def _infinite(case: dict[str, Any], got: Parts, want: Parts) -> Finding | None:
     )
 
 
+def _subnormal(case: dict[str, Any], got: Parts, want: Parts) -> Finding | None:
+    if got[0].shape != want[0].shape or got[0].any() or not want[0].any():
+        return None
+    return Finding(
+        "subnormals-lost",
+        f"Numbers below 2^-126, such as {case['x'][0]:g}, become 0.",
+        "bf16 has subnormal numbers as float32 has. Their bits are treated as all others are.",
+    )
+
+
+def _overflow(case: dict[str, Any], got: Parts, want: Parts) -> Finding | None:
+    if got[0].shape != want[0].shape or np.isinf(got[0]).all() or np.isnan(got[0]).any():
+        return None
+    return Finding(
+        "overflow-kept-out",
+        f"{case['x'][0]:g} with noise {case['noise'][0]} becomes {got[0][0]:g} instead of {want[0][0]:g}.",
+        "A carry out of the largest number leads to the bits of infinity, and that is right: it lies nearer to the next "
+        "power of two than to the largest number.",
+    )
+
+
+def _beside_nan(case: dict[str, Any], got: Parts, want: Parts) -> Finding | None:
+    finite = ~np.isnan(case["x"])
+    if got[0].shape != want[0].shape or np.array_equal(got[0][finite], want[0][finite]):
+        return _not_a_number(case, got, want)
+    return Finding(
+        "nan-changes-others",
+        "Beside a NaN in x other numbers are rounded in another way than without it.",
+        "NaN is a matter of single elements: `torch.where(x.isnan(), ...)`.",
+    )
+
+
 _ROUND_EDGES = [
     Edge(_with_noise(_float32(0.1), 40_000)),  # a tensor without dimensions
+    Edge(_with_noise(_float32([0.0, -0.0]), 65535)),
+    Edge({name: value.T for name, value in _with_noise(_float32(_RNG.normal(size=15), 3, 5)).items()}),
+    Edge(_with_noise(_float32([1e-39, -3e-40, 1e-40, 9.2e-41]), [40_000, 3000, 65_000, 0]), _subnormal),
+    Edge(_with_noise(_float32([3.4e38, -3.4e38]), [65_000, 65_535]), _overflow),
     Edge(_with_noise(_float32([np.inf, -np.inf, 1.0]), [65535, 65535, 0]), _infinite),
+    Edge(  # numbers that the noise rounds to the number that is not the nearest
+        _with_noise(floats_of(np.array([0x3F80C000, 0x7FC00000, 0xC0490400])), [0x1000, 9, 0xFFFF]),
+        _beside_nan,
+    ),
     Edge(
         _with_noise(
             floats_of(np.array([0x7FC00000, 0xFFC00000, 0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001, 0xFF80FFFF])),
@@ -278,7 +408,10 @@ def _misread(got: np.ndarray, want: np.ndarray) -> Finding | None:
 
 
 class _Rounding(Numeric):
-    """Looks at the type of the result as well, once its numbers are right."""
+    """Looks at the type of the result as well, once its numbers are right. Keeps the strides of what it hands out."""
+
+    def _given(self, value: np.ndarray) -> Tensor:
+        return torch.from_numpy(value.copy(order="K"))
 
     def _judged(self, candidate: Callable[..., Any]) -> list[Finding]:
         if findings := super()._judged(candidate):

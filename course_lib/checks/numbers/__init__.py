@@ -11,6 +11,7 @@ from course_lib.checks.report import Finding
 
 _SAME = 5e-3  # relative: a slip is recognised though it was rounded to three digits
 _NEAR = 5e-2  # relative: right, but for rounding
+_FORMULA = "Write the formula first, then the numbers."
 
 ANSWERS: dict[str, Answer] = {
     **gradient_descent.ANSWERS,
@@ -56,6 +57,10 @@ def judge_number(exercise: str, value: Any) -> list[Finding]:
         return [
             Finding("sign", f"{number:g}: the size is right, the sign is not.", "Which way is counted as positive?")
         ]
+    if not math.isfinite(number):
+        return [Finding("wrong-number", f"{number} is not it.", "Where does your code divide by zero, or overflow?")]
+    if finding := answer.told(number):
+        return [finding]
     if math.isclose(number, answer.value, rel_tol=_NEAR):
         return [
             Finding(
@@ -64,12 +69,11 @@ def judge_number(exercise: str, value: Any) -> list[Finding]:
                 "Let Python work the formula out instead of typing a rounded number.",
             )
         ]
-    if math.isfinite(number) and number:
-        return [
-            Finding(
-                "wrong-number",
-                f"{answer.said(number)} is {number / answer.value:.3g} times the right answer.",
-                "Write the formula first, then the numbers.",
-            )
-        ]
-    return [Finding("wrong-number", f"{answer.said(number)} is not it.", "Write the formula first, then the numbers.")]
+    return [Finding("wrong-number", f"{answer.said(number)} is {_far(number / answer.value)}.", _FORMULA)]
+
+
+def _far(ratio: float) -> str:
+    """How far off, in words that do not give the answer away."""
+    if ratio < 0:
+        return "of the wrong sign, and not of the right size either"
+    return f"{'far ' * (not 0.1 < ratio < 10)}too {'large' if ratio > 1 else 'small'}"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from course_lib.checks.report import MISTAKE
+from course_lib.checks.report import MISTAKE, Finding
 
 
 @dataclass(frozen=True)
@@ -20,12 +21,17 @@ class Slip:
 
 @dataclass(frozen=True)
 class Answer:
-    """The right number, how close counts (relative), its unit in words (if it has one), and the usual slips."""
+    """The right number, how close counts (relative), its unit in words (if it has one), and the usual slips.
+
+    ``told`` says what is wrong with a finite number that is no slip, where "too large" or "too small" says too little;
+    or returns None.
+    """
 
     value: float
     tolerance: float
     unit: str
     slips: tuple[Slip, ...]
+    told: Callable[[float], Finding | None] = lambda number: None
 
     @property
     def asked(self) -> str:

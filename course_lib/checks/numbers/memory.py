@@ -269,6 +269,27 @@ _STATE_BYTES = (
         "That is the bytes for one parameter.",
         "How many parameters has the matrix?",
     ),
+    Slip(
+        2 * 4 * _BLOCKS,
+        "constants-alone",
+        "That is the constants of the blocks alone.",
+        "To what do they belong?",
+    ),
+    Slip(
+        16 * _ELEMENTS,
+        "eight-bytes",
+        "That is 8 bytes for each element of both states.",
+        "Eight bits make a byte.",
+    ),
+    *(
+        Slip(
+            2 * _ELEMENTS + 2 * 4 * _BLOCKS + more,
+            f"{more}-bytes-more",
+            f"That is {more} bytes more than the state has, as a count of steps would take.",
+            "Asked for are m and v with their constants.",
+        )
+        for more in (4, 8)
+    ),
     Slip(_BLOCKS, "blocks", "That is the number of blocks.", "How many bytes does a block take, for both states?"),
 )
 
@@ -315,6 +336,21 @@ _LOGITS_GB = (
         "That has a vocabulary of 128,000.",
         "The vocabulary has 128,256 entries.",
     ),
+    *(
+        Slip(
+            4 * _BATCH * _SEQUENCE * size / 1e9,
+            f"vocabulary-of-{model}",
+            f"That has the vocabulary of {name}, {size:,} entries.",
+            "The vocabulary has 128,256 entries.",
+        )
+        for model, name, size in (("llama-2", "Llama 2", 32_000), ("gpt-2", "GPT-2", 50_257))
+    ),
+    Slip(
+        4 * _BATCH * _SEQUENCE * 4096 / 1e9,
+        "hidden-states",
+        "That is the hidden states of a model of width 4096.",
+        "Which shape do the logits have?",
+    ),
     Slip(
         4 * _BATCH * 8000 * _VOCABULARY / 1e9,
         "sequence-rounded",
@@ -355,6 +391,6 @@ _LOGITS_GB = (
 
 ANSWERS: dict[str, Answer] = {
     "largest_model": Answer(_CARD / (2 + 14 / _GPUS), 2e-3, "parameters", _LARGEST_MODEL),
-    "eight_bit_bytes": Answer(2 * _ELEMENTS + 2 * 4 * _BLOCKS, 1e-6, "bytes", _STATE_BYTES),
+    "eight_bit_bytes": Answer(2 * _ELEMENTS + 2 * 4 * _BLOCKS, 1e-9, "bytes", _STATE_BYTES),
     "logits_gb": Answer(4 * _LOGITS / 1e9, 1e-3, "GB", _LOGITS_GB),
 }

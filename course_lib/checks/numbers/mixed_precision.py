@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 from course_lib.checks.numbers.common import Answer, Slip
+from course_lib.checks.report import Finding
 
 # The log of `underflow_step`: what each row shows that is not the first underflow.
 _ROWS = (
@@ -36,6 +39,80 @@ _ROWS = (
         "At step 8000 the scale has grown and fewer are zero: it is getting better.",
     ),
 )
+
+# What else stands in the log: scales, shares in per cent.
+_SCALES, _SHARES = (131_072, 262_144, 64, 32, 128, 256), (3, 23, 29, 34, 27)
+
+
+def _no_scale(number: float) -> Finding:
+    """About a number that no slip leads to, as the answer to ``smallest_scale``."""
+    if number <= 0:
+        return Finding("no-scale-at-all", f"{number:g}: a scale lies above 0.", "By what may a loss be multiplied?")
+    if math.frexp(number)[0] != 0.5:
+        return Finding(
+            "no-power-of-two",
+            f"{number:g} is no power of two.",
+            "Which numbers does 1e-8 have to pass so that it is not rounded to 0? Then take a power of two.",
+        )
+    if number < 1:
+        return Finding(
+            "smaller-still",
+            f"{number:g} makes the gradient smaller still.",
+            "The loss is multiplied by the scale before backward.",
+        )
+    if number > 2**42:
+        return Finding(
+            "overflows",
+            f"With {number:g} the gradient is beyond 65504, fp16's largest number.",
+            "The smallest scale is asked for: look at the other end of the format.",
+        )
+    return Finding(
+        "larger-than-needed",
+        f"With {number:g} the gradient is {number * 1e-8:.2g}: it survives, but a smaller scale does it.",
+        "Which is the smallest number that fp16 does not round to 0?",
+    )
+
+
+def _no_frozen_step(number: float) -> Finding | None:
+    """About a number that no slip leads to, as the answer to ``frozen_step``."""
+    if not 0 < number < 1:
+        return Finding(
+            "no-step", f"{number:g}: the step lies between 0 and 1.", "Which step away from 1 is rounded away?"
+        )
+    if number > 2**-9:
+        return Finding(
+            "moves",
+            f"With a step of {number:g} the weight moves: 1 - {number:g} is rounded to a number below 1.",
+            "Round to nearest: how far may a number lie from 1 and still round to it?",
+        )
+    if number > 0.99 * 2**-9:
+        return Finding(
+            "tie-thought-to-move",
+            f"A step of {number:.6g} is lost, but a slightly larger one is, too: the one that ends in the very middle.",
+            "A tie goes to the even number: of the two beside the middle, which has a last bit of 0?",
+        )
+    return Finding(
+        "larger-is-lost-too",
+        f"A step of {number:g} is lost, but a larger one is, too.",
+        "Which is the next number below 1, and from which point on does a number round to it?",
+    )
+
+
+def _no_row(number: float) -> Finding:
+    """About a number that is no row's step."""
+    for numbers, what in ((_SCALES, "a scale"), (_SHARES, "a share of zeros"), ([x / 100 for x in _SHARES], "a share")):
+        if number in numbers:
+            return Finding(
+                "another-column",
+                f"{number:g} is {what} of the log.",
+                "The step is asked for, as it stands in the first column.",
+            )
+    return Finding(
+        "no-row",
+        f"The log has no row for step {number:g}.",
+        "It has one every thousand steps. In which does the column of zero gradients leave its 3%?",
+    )
+
 
 ANSWERS: dict[str, Answer] = {
     "smallest_scale": Answer(
@@ -94,6 +171,24 @@ ANSWERS: dict[str, Answer] = {
                 "Asked for is only that it is not zero. fp16 has subnormal numbers below 2^-14.",
             ),
             Slip(
+                16_384,
+                "reciprocal-of-the-smallest-normal",
+                "That is 1 / 2^-14, or one power above what makes 1e-8 a normal number.",
+                "fp16 has numbers below 2^-14, with fewer digits: the subnormal ones.",
+            ),
+            Slip(
+                4096,
+                "nearly-normal",
+                "That gives 4.1e-5, nearly the smallest normal number, 2^-14 = 6.1e-5: it has all digits but one.",
+                "Asked for is only that it is not zero. fp16 has subnormal numbers below 2^-14.",
+            ),
+            Slip(
+                1024,
+                "reciprocal-of-epsilon",
+                "That is 1 over fp16's epsilon, 2^-10.",
+                "Epsilon is the spacing at 1. Which is the spacing at 0?",
+            ),
+            Slip(
                 131_072,
                 "to-epsilon",
                 "That lifts 1e-8 above 2^-10, which is fp16's epsilon.",
@@ -131,6 +226,7 @@ ANSWERS: dict[str, Answer] = {
                 "The loss is multiplied by the scale before backward.",
             ),
         ),
+        _no_scale,
     ),
     "frozen_step": Answer(
         2**-9,
@@ -210,6 +306,7 @@ ANSWERS: dict[str, Answer] = {
                 "That is the exponent.",
                 "The step itself is asked for: two to that power.",
             ),
+            Slip(512, "upside-down", "That is 1 over the step.", "The step itself is asked for; the weight is 1."),
             Slip(9, "exponent-unsigned", "That is the exponent, without its sign.", "The step itself is asked for."),
             Slip(
                 0.0,
@@ -218,6 +315,7 @@ ANSWERS: dict[str, Answer] = {
                 "Try it: `torch.tensor(1.0, dtype=torch.bfloat16) - 1e-3`.",
             ),
         ),
+        _no_frozen_step,
     ),
     "underflow_step": Answer(
         5000,
@@ -244,5 +342,6 @@ ANSWERS: dict[str, Answer] = {
                 "Which column counts gradients that are zero, and when does it leave its 3%?",
             ),
         ),
+        _no_row,
     ),
 }

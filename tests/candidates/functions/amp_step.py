@@ -210,8 +210,51 @@ def _over_all_twice(model, loss_fn, batches, optimizer, scaler, max_norm):
     return sum(losses) / len(losses)
 
 
+def _zeroed_after_overflow(model, loss_fn, batches, optimizer, scaler, max_norm):
+    """Clears inf and NaN out of the gradients, after `unscale_` has seen them."""
+    optimizer.zero_grad()
+    for batch in batches:
+        scaler.scale(loss_fn(model, batch) / len(batches)).backward()
+    scaler.unscale_(optimizer)
+    if not torch.isfinite(clip_grad_norm_(model.parameters(), max_norm)):
+        optimizer.zero_grad(set_to_none=False)
+    scaler.step(optimizer)
+    scaler.update()
+
+
+def _warns_of_infinite_losses(model, loss_fn, batches, optimizer, scaler, max_norm):
+    """Counts what is infinite, and leaves it to the scaler."""
+    infinite = 0
+    for batch in batches:
+        loss = loss_fn(model, batch)
+        infinite += not torch.isfinite(loss)
+        scaler.scale(loss / len(batches)).backward()
+    scaler.unscale_(optimizer)
+    clip_grad_norm_(model.parameters(), max_norm)
+    scaler.step(optimizer)
+    scaler.update()
+    optimizer.zero_grad()
+    return infinite
+
+
+def _sum_under_a_larger_bound(model, loss_fn, batches, optimizer, scaler, max_norm):
+    """The sum is clipped to the bound times the count, and divided afterwards: the same in exact arithmetic."""
+    optimizer.zero_grad()
+    for batch in batches:
+        scaler.scale(loss_fn(model, batch)).backward()
+    scaler.unscale_(optimizer)
+    clip_grad_norm_(model.parameters(), max_norm * len(batches))
+    for p in _parameters(optimizer):
+        p.grad /= len(batches)
+    scaler.step(optimizer)
+    scaler.update()
+
+
 _RIGHT = {
     "the usual": _step(),
+    "zeroed after an overflow": _zeroed_after_overflow,
+    "warns of infinite losses": _warns_of_infinite_losses,
+    "the sum, clipped to as much more": _sum_under_a_larger_bound,
     "zeroed last": _step(first=_nothing, last=lambda model, optimizer: optimizer.zero_grad()),
     "zeroed on both ends": _step(last=lambda model, optimizer: model.zero_grad()),
     "scaled, then divided": _step(each=lambda loss, n, scaler: (scaler.scale(loss) / n).backward()),
@@ -401,7 +444,148 @@ def _halves_the_rate(optimizer, scaler):
     scaler.step(optimizer)
 
 
+def _weighted(model, loss_fn, batches, optimizer, scaler, max_norm):
+    optimizer.zero_grad()
+    examples = sum(len(batch[0]) for batch in batches)
+    for batch in batches:
+        scaler.scale(loss_fn(model, batch) * len(batch[0]) / examples).backward()
+    scaler.unscale_(optimizer)
+    clip_grad_norm_(model.parameters(), max_norm)
+    scaler.step(optimizer)
+    scaler.update()
+
+
+def _divided_by(divisor):
+    def amp_step(model, loss_fn, batches, optimizer, scaler, max_norm):
+        optimizer.zero_grad()
+        for batch in batches:
+            scaler.scale(loss_fn(model, batch) / divisor(batch, batches)).backward()
+        scaler.unscale_(optimizer)
+        clip_grad_norm_(model.parameters(), max_norm)
+        scaler.step(optimizer)
+        scaler.update()
+
+    return amp_step
+
+
+def _at_an_infinite_loss(answer):
+    """Calls ``answer(optimizer, scaler)`` at an infinite loss; returns if that is true, else goes on with the next."""
+
+    def amp_step(model, loss_fn, batches, optimizer, scaler, max_norm):
+        optimizer.zero_grad()
+        for batch in batches:
+            loss = loss_fn(model, batch) / len(batches)
+            if not torch.isfinite(loss):
+                if answer(optimizer, scaler):
+                    return
+                continue
+            scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
+        clip_grad_norm_(model.parameters(), max_norm)
+        scaler.step(optimizer)
+        scaler.update()
+
+    return amp_step
+
+
+def _asserts(optimizer, scaler):
+    raise AssertionError("the loss is infinite")
+
+
+def _large_losses_left_out(model, loss_fn, batches, optimizer, scaler, max_norm):
+    optimizer.zero_grad()
+    for batch in batches:
+        loss = loss_fn(model, batch) / len(batches)
+        if loss < 1e4:
+            scaler.scale(loss).backward()
+    scaler.unscale_(optimizer)
+    clip_grad_norm_(model.parameters(), max_norm)
+    scaler.step(optimizer)
+    scaler.update()
+
+
+def _unscales_several_only(model, loss_fn, batches, optimizer, scaler, max_norm):
+    unscale = _nothing if len(batches) == 1 else lambda o, s: s.unscale_(o)
+    _step(unscale=unscale)(model, loss_fn, batches, optimizer, scaler, max_norm)
+
+
+def _divides_afterwards(model, loss_fn, batches, optimizer, scaler, max_norm):
+    optimizer.zero_grad()
+    for batch in batches:
+        scaler.scale(loss_fn(model, batch)).backward()
+    scaler.unscale_(optimizer)
+    clip_grad_norm_(model.parameters(), max_norm)
+    for p in _parameters(optimizer):
+        p.grad /= len(batches)
+    scaler.step(optimizer)
+    scaler.update()
+
+
+def _divides_the_bound(model, loss_fn, batches, optimizer, scaler, max_norm):
+    _step()(model, loss_fn, batches, optimizer, scaler, max_norm / len(batches))
+
+
+def _divides_the_rate(model, loss_fn, batches, optimizer, scaler, max_norm):
+    for group in optimizer.param_groups:
+        group["lr"] /= len(batches)
+    each = lambda loss, n, scaler: scaler.scale(loss).backward()
+    _step(each=each)(model, loss_fn, batches, optimizer, scaler, max_norm * len(batches))
+
+
+def _cleans_after(optimizer, scaler):
+    scaler.unscale_(optimizer)
+    _forgives(None, optimizer, scaler, 0)
+
+
+def _grad_of_all(model, loss_fn, batches, optimizer, scaler, max_norm):
+    optimizer.zero_grad()
+    for batch in batches:
+        loss = scaler.scale(loss_fn(model, batch) / len(batches))
+        for p, g in zip(model.parameters(), torch.autograd.grad(loss, list(model.parameters())), strict=True):
+            p.grad = g if p.grad is None else p.grad + g
+    scaler.unscale_(optimizer)
+    clip_grad_norm_(model.parameters(), max_norm)
+    scaler.step(optimizer)
+    scaler.update()
+
+
+def _in_half(model, optimizer, scaler, bound):
+    for p in _parameters(optimizer):
+        p.grad = p.grad.half().float()
+    clip_grad_norm_(model.parameters(), bound)
+
+
 _WRONG = {
+    "weighted by examples": (_weighted, "weighted-by-examples"),
+    "divided by its examples": (_divided_by(lambda batch, batches: len(batch[0])), "divided-by-examples"),
+    "divided by the first's examples": (_divided_by(lambda batch, batches: len(batches[0][0])), "divided-by-examples"),
+    "divided by all examples": (
+        _divided_by(lambda batch, batches: sum(len(b[0]) for b in batches)),
+        "divided-by-examples",
+    ),
+    "divided by the tuple's length": (_divided_by(lambda batch, batches: len(batch)), "wrong-gradient"),
+    "infinite loss left out": (_at_an_infinite_loss(lambda o, s: False), "overflow-left-out"),
+    "returns at an infinite loss": (_at_an_infinite_loss(lambda o, s: True), "overflow-by-hand"),
+    "returns at an infinite loss, gradients zeroed": (
+        _at_an_infinite_loss(lambda o, s: o.zero_grad() is None),
+        "overflow-by-hand",
+    ),
+    "update alone at an infinite loss": (_at_an_infinite_loss(lambda o, s: s.update() is None), "overflow-by-hand"),
+    "asserts a finite loss": (_at_an_infinite_loss(_asserts), "overflow-raises"),
+    "large losses left out": (_large_losses_left_out, "overflow-left-out"),
+    "loss in half": (_step(each=lambda loss, n, s: s.scale((loss / n).half()).backward()), "loss-in-half"),
+    "loss in half, then divided": (_step(each=lambda loss, n, s: s.scale(loss.half() / n).backward()), "rounded"),
+    "gradients in half": (_step(clip=_in_half), "rounded"),
+    "unscale_ of several only": (_unscales_several_only, "unscale-missing"),
+    "clipped, then divided": (_divides_afterwards, "clip-before-division"),
+    "bound divided by the count": (_divides_the_bound, "bound-divided-by-count"),
+    "lr divided for the mean": (_divides_the_rate, "rate-changed"),
+    "unscale_, clip, optimizer.step, update": (_step(step=lambda o, s: o.step()), "optimizer-step"),
+    "inf to zero after unscale_, optimizer.step": (
+        _step(unscale=_cleans_after, step=lambda o, s: o.step()),
+        "overflow-stepped",
+    ),
+    "autograd.grad of all": (_grad_of_all, "frozen-parameter"),
     "not written": (lambda *a: (_ for _ in ()).throw(NotImplementedError), "blank"),
     "does nothing": (_nothing, "no-loss"),
     "clip before unscale_": (_clipped_before, "clip-before-unscale"),
@@ -522,9 +706,13 @@ _WRONG = {
     "no backward": (_step(each=lambda loss, n, scaler: scaler.scale(loss / n)), "no-backward"),
     "autocast": (_under_autocast, "autocast"),
     "uphill": (_step(each=lambda loss, n, scaler: scaler.scale(-loss / n).backward()), "ascends"),
+    "weights shrunk beside": (
+        _step(last=lambda model, o: [p.data.mul_(0.999) for p in _parameters(o)]),
+        "wrong-weights",
+    ),
     "frozen too": (_step(clip=_frozen_too), "gradient-none"),
     "scaler's private scale": (_step(unscale=_nothing, clip=_reads_the_scale), "needs-enabled"),
-    "lr halved": (_step(step=_halves_the_rate), "wrong-weights"),
+    "lr halved": (_step(step=_halves_the_rate), "rate-changed"),
     "three arguments": (lambda model, optimizer, scaler: None, "signature"),
     "a class": (type("Step", (), {}), "wrong-type"),
 }

@@ -148,6 +148,54 @@ _MODEL_STATES = {
     "optimizer ignored": (lambda parameters, recipe, optimizer: _gb()(parameters, recipe, "adamw"), "always-adamw"),
     "always two states": (_gb(states=dict.fromkeys(STATES, 2)), "always-two-tensors"),
     "always one state": (_gb(states=dict.fromkeys(STATES, 1)), "always-one-tensor"),
+    "SGD without master": (
+        lambda parameters, recipe, optimizer: (
+            _gb(master=lambda r: 0)(parameters, recipe, optimizer)
+            if optimizer == "sgd"
+            else _gb()(parameters, recipe, optimizer)
+        ),
+        "sgd-without-master",
+    ),
+    "a step count of four bytes": (
+        lambda parameters, recipe, optimizer: (
+            _gb()(parameters, recipe, optimizer) + 4e-9 * optimizer.startswith("adamw")
+        ),
+        "step-counts",
+    ),
+    "a step count of four bytes, 32-bit AdamW only": (
+        lambda parameters, recipe, optimizer: _gb()(parameters, recipe, optimizer) + 4e-9 * (optimizer == "adamw"),
+        "step-counts-of-adamw",
+    ),
+    "a block more": (
+        lambda parameters, recipe, optimizer: (
+            (_gb(code=1)(parameters, recipe, optimizer) + 8e-9 * (parameters // 256 + 1))
+            if optimizer == "adamw8bit"
+            else _gb()(parameters, recipe, optimizer)
+        ),
+        "one-block-too-many",
+    ),
+    "blocks in pages": (
+        lambda parameters, recipe, optimizer: (
+            (_gb(code=1)(parameters, recipe, optimizer) + 8e-9 * (parameters // 4096) * 16)
+            if optimizer == "adamw8bit"
+            else _gb()(parameters, recipe, optimizer)
+        ),
+        "whole-pages-of-blocks",
+    ),
+    "six digits": (_gb(finish=lambda total: round(total / 1e9, 6)), "wrong-numbers"),
+    "8-bit in float32": (_gb(code=(8 + 8 / 256) / 2), "eight-bit-in-fp32"),
+    "one state in 8 bits": (
+        lambda parameters, recipe, optimizer: _gb(code=(1 + 4 / 256 + (2 if recipe == BF16 else 4)) / 2)(
+            parameters, recipe, optimizer
+        ),
+        "eight-bit-once",
+    ),
+    "8 bits halved in bf16": (
+        lambda parameters, recipe, optimizer: _gb(code=(1 + 4 / 256) / (2 if recipe == BF16 else 1))(
+            parameters, recipe, optimizer
+        ),
+        "eight-bit-halved-in-bf16",
+    ),
     "8-bit without master": (_gb(master8=lambda r: 0), "eight-bit-without-master"),
     "8-bit without state": (_gb(states=STATES | {"adamw8bit": 0}), "eight-bit-without-state"),
     "8-bit is half": (
@@ -293,6 +341,41 @@ _ZERO = {
     "stage 2 like 3": (_zero(("", "o", "ogw", "ogw")), "stage-2-with-weights"),
     "stage 3 like 2": (_zero(("", "o", "og", "og")), "stage-3-without-weights"),
     "reversed": (_zero(("", "ogw", "og", "o")), "stages-1-and-3-swapped"),
+    "whole numbers": (
+        lambda parameters, gpus, stage: parameters * [16, 4, 2, 0][stage] + parameters // gpus * [0, 12, 14, 16][stage],
+        "",
+    ),
+    "brackets": (
+        lambda parameters, gpus, stage: (
+            (4 * parameters + 12 * parameters) / gpus if stage == 1 else _zero_match(parameters, gpus, stage)
+        ),
+        "stage-1-all-divided",
+    ),
+    "gpus to the power of the stage": (
+        lambda parameters, gpus, stage: 16 * parameters / gpus**stage,
+        "power-of-gpus",
+    ),
+    "12 // gpus": (
+        lambda parameters, gpus, stage: [16, 4 + 12 // gpus, 2 + 14 // gpus, 16 // gpus][stage] * parameters,
+        "whole-bytes",
+    ),
+    "stage 0 divided": (_zero(("ogw", "o", "og", "ogw")), "stage-0-divides"),
+    "stage 0 as 1": (_zero(("o", "o", "og", "ogw")), "stage-0-like-1"),
+    "if stage": (_zero(("", "o", "o", "o")), "stages-like-1"),
+    "all as stage 2": (_zero(("", "og", "og", "og")), "stages-like-2"),
+    "4, 8, N": (lambda parameters, gpus, stage: 16 * parameters / [1, 4, 8, gpus][stage], "limits-of-many-gpus"),
+    "8 GPUs": (lambda parameters, gpus, stage: _zero_match(parameters, 8, stage), "eight-gpus"),
+    "gradients whole in stage 2": (
+        _zero_then(lambda right, parameters, gpus, stage: right + 2 * parameters * (stage == 2)),
+        "gradients-whole-too",
+    ),
+    "saved": (_zero_then(lambda right, parameters, gpus, stage: 16 * parameters - right), "saved"),
+    "the share only": (
+        lambda parameters, gpus, stage: [16, 12 / gpus, 14 / gpus, 16 / gpus][stage] * parameters,
+        "share-only",
+    ),
+    "a step count": (_zero_then(lambda right, parameters, gpus, stage: right + 4), "step-counts"),
+    "8 bytes more": (_zero_then(lambda right, parameters, gpus, stage: right + 8), "wrong-numbers"),
     "all divided": (lambda parameters, gpus, stage: 16 * parameters / (gpus if stage else 1), "everything-divided"),
     "always divided": (lambda parameters, gpus, stage: 16 * parameters / gpus, "always-divided"),
     "never divided": (lambda parameters, gpus, stage: 16 * parameters, "never-divided"),
@@ -412,6 +495,33 @@ _ACTIVATIONS = {
     ),
     "16 for 16 bits": (_acts(size=16, eager=lambda b, s, h, a: 16 * b * a * s * s), "elements-of-16-bits"),
     "bits": (_acts_then(lambda right, b, s, h, a, flash: 8 * right), "bits"),
+    "gated": (_acts(20), "hidden-three-times"),
+    "triangle": (_acts(eager=lambda b, s, h, a: b * a * s * (s + 1)), "causal-triangle"),
+    "a mask": (_acts(eager=lambda b, s, h, a: 2 * b * a * s * s + s * s), "one-mask"),
+    "8 bytes more": (_acts(flash=lambda b, s, h, a: 4 * b * a * s + 8), "logsumexp-and-8-bytes"),
+    "4 bytes more": (_acts_then(lambda right, b, s, h, a, flash: right + 4), "wrong-numbers"),
+    "logsumexp of one sequence": (_acts(flash=lambda b, s, h, a: 4 * a * s), "logsumexp-without-batch"),
+    "logsumexp of one row": (_acts(flash=lambda b, s, h, a: 4 * a * b), "logsumexp-without-rows"),
+    "heads by 64": (
+        lambda batch, sequence, width, heads, flash: _acts_by_shape(batch, sequence, width, width // 64, flash),
+        "heads-of-64",
+    ),
+    "GPT-2's heads": (
+        lambda batch, sequence, width, heads, flash: _acts_by_shape(batch, sequence, width, 12, flash),
+        "twelve-heads",
+    ),
+    "statistics of the norms": (
+        _acts_then(lambda right, b, s, h, a, flash: right + 2 * 2 * 4 * b * s),
+        "norm-statistics",
+    ),
+    "Q, K and V of full width": (
+        _acts_then(lambda right, b, s, h, a, flash: right + 3 * 2 * b * s * (a * h - h)),
+        "heads-times-width-of-three",
+    ),
+    "Q, K and V of one head": (
+        _acts_then(lambda right, b, s, h, a, flash: right + 3 * 2 * b * s * (h // a - h)),
+        "one-head-of-three",
+    ),
     "scores and softmax": (_acts(eager=lambda b, s, h, a: 4 * b * a * s * s), "scores-too"),
     "both in float32": (_acts(eager=lambda b, s, h, a: 8 * b * a * s * s), "scores-and-softmax-in-float32"),
     "causal mask": (_acts(eager=lambda b, s, h, a: 3 * b * a * s * s), "masks-of-attention"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 
 import numpy as np
 import torch
@@ -136,6 +137,46 @@ def _summed(value, count):
         return single.sum(), half.sum(), half.sum(dtype=np.float32), half.astype(np.float32).sum()
 
 
+def _cast_at_the_end(value, count):
+    exact, half = float(np.float32(value)) * count, float(_half(value)) * count
+    return np.float32(exact), _half(half), np.float32(half), np.float32(half)
+
+
+def _double_term_sum(value, count):
+    total = np.float32(0)
+    for _ in range(count):
+        total = np.float32(np.float64(total) + np.float64(value))
+    return total
+
+
+def _packed(value, count):
+    def single(x):
+        return struct.unpack("f", struct.pack("f", x))[0] if math.isfinite(x) else x
+
+    def walk(rounding, term):
+        total = 0.0
+        for _ in range(count):
+            total = rounding(total + term)
+        return total
+
+    half = float(_half(value))
+    return walk(single, single(value)), walk(lambda x: float(_half(x)), half), walk(single, half), walk(single, half)
+
+
+def _until_it_stands_still(value, count):
+    def walk(kind, term):
+        total = kind(0)
+        with np.errstate(over="ignore"):
+            for _ in range(count):
+                if (new := kind(total + term)) == total:
+                    break
+                total = new
+        return total
+
+    half = _half(value)
+    return [walk(np.float32, np.float32(value)), walk(np.float16, half), *2 * [walk(np.float32, np.float32(half))]]
+
+
 _SUMS = {
     "loops": (_loops, ""),
     "torch": (_in_torch, ""),
@@ -143,10 +184,17 @@ _SUMS = {
     "Python floats, rounded": (_rounded_python, ""),
     "Python floats": (lambda value, count: (_exact_sum(value, count),) * 4, "float64-product"),
     "product": (lambda value, count: (value * count,) * 4, "float64-product"),
-    "np.sum": (_summed, "at-once"),
-    "first in float64": (_parts((0, _exact_sum)), "at-once"),
+    "Python floats, struct": (_packed, ""),
+    "until it stands still": (_until_it_stands_still, ""),
+    "np.sum": (_summed, "rounded-once"),
+    "first in float64": (_parts((0, _exact_sum)), "rounded-once"),
+    "float64 totals, cast at the end": (_cast_at_the_end, "rounded-once"),
+    "third in float64, cast at the end": (_parts((2, lambda v, n: _cast_at_the_end(v, n)[2])), "rounded-once"),
+    "fourth in float64": (_parts((3, lambda v, n: float(_half(v)) * n)), "rounded-once"),
+    "fourth as a product": (_parts((3, lambda v, n: np.float32(_half(v)) * np.float32(n))), "rounded-once"),
     "fp16 in np.sum": (_parts((1, lambda v, n: _summed(v, n)[1])), "rounded-at-the-end"),
-    "second in float64": (_parts((1, lambda v, n: float(_half(v)) * n)), "float16-terms-only"),
+    "float64 term in the first": (_parts((0, _double_term_sum)), "float64-term"),
+    "second in float64": (_parts((1, lambda v, n: float(_half(v)) * n)), "float64-totals"),
     "totals in float64": (
         lambda value, count: [sum([float(np.float32(value))] * count)] + 3 * [sum([float(_half(value))] * count)],
         "float64-totals",
@@ -159,11 +207,13 @@ _SUMS = {
     "fp16 everywhere": (_parts((0, _half_sum), (2, _half_sum), (3, _half_sum)), "float16-throughout"),
     "fp32 total in the second": (_parts((1, _mixed_sum)), "float16-terms-only"),
     "fp32 total, fp16 at the end": (_parts((1, lambda v, n: _half(_mixed_sum(v, n)))), "rounded-at-the-end"),
-    "third rounded at the end": (_parts((2, lambda v, n: _half(_mixed_sum(v, n)))), "rounded-at-the-end"),
+    "third rounded at the end": (_parts((2, lambda v, n: _half(_mixed_sum(v, n)))), "mixed-rounded-at-the-end"),
     "fp16 terms in the first": (_parts((0, _mixed_sum)), "float16-terms-in-the-first"),
     "first rounded at the end": (_parts((0, lambda v, n: _half(_single_sum(v, n)))), "first-rounded-at-the-end"),
     "types exchanged": (_parts((2, _half_of_single), (3, _half_of_single)), "types-exchanged"),
     "bfloat16": (_in_bfloat16, "bfloat16"),
+    "float32 term in the second": (_parts((1, _half_of_single)), "float32-terms-in-the-second"),
+    "third before second": (_parts((1, _mixed_sum), (2, _half_sum)), "second-and-third-exchanged"),
     "second before first": (_parts((0, _half_sum), (1, _single_sum)), "first-two-exchanged"),
     "starts at the value": (_starts_at_value, "one-too-many"),
     "one short": (lambda value, count: _loops(value, count - 1), "one-too-few"),
@@ -285,8 +335,70 @@ def _counts_first(scale, clean_steps, found_inf, growth_factor, backoff_factor, 
     return scale, clean_steps
 
 
+def _limited(allowed):
+    """A growth only where ``allowed(scale, growth_factor)`` says so."""
+    return _branches(_back, lambda s, c, g, b, n: (s * g if allowed(s, g) else s, 0), _wait)
+
+
+def _float16(x):
+    with np.errstate(over="ignore"):
+        return float(np.float16(x))
+
+
+def _growth_first(scale, clean_steps, found_inf, growth_factor, backoff_factor, growth_interval):
+    if clean_steps + 1 >= growth_interval:
+        return scale * growth_factor if scale * growth_factor <= _LARGEST else scale, 0
+    return (scale * backoff_factor, 0) if found_inf else (scale, clean_steps + 1)
+
+
+def _backs_off_and_goes_on(scale, clean_steps, found_inf, growth_factor, backoff_factor, growth_interval):
+    if found_inf:
+        scale *= backoff_factor
+    clean_steps += 1
+    return (scale * growth_factor, 0) if clean_steps == growth_interval else (scale, clean_steps)
+
+
+def _none_between(**case):
+    if case["found_inf"] or case["clean_steps"] + 1 == case["growth_interval"]:
+        return _rule(**case)
+
+
 _NEXT = {
     "plain": (_rule, ""),
+    "limit divided by the factor": (_limited(lambda s, g: s <= _LARGEST / g), ""),
+    "finite in float32": (_limited(lambda s, g: bool(torch.tensor(s * g).isfinite())), ""),
+    "below 2^128": (_limited(lambda s, g: s * g < 2.0**128), ""),
+    "limit of 1e38": (_limited(lambda s, g: s * g < 1e38), "limit-too-low"),
+    "limit of 2^127": (_limited(lambda s, g: s * g <= 2.0**127), "limit-too-low"),
+    "limit below 2^126": (_limited(lambda s, g: s < 2.0**126), "limit-too-low"),
+    "limit for factors of 2": (_limited(lambda s, g: 2 * s <= _LARGEST), "scale-infinite"),
+    "limit of half the largest": (_limited(lambda s, g: s < _LARGEST / 2), "scale-infinite"),
+    "limit for the old scale": (_limited(lambda s, g: s <= _LARGEST), "scale-infinite"),
+    "limit of float16": (_limited(lambda s, g: s * g <= 65504), "ceiling-of-float16"),
+    "cut to the largest": (
+        _branches(_back, lambda s, c, g, b, n: (min(s * g, _LARGEST), 0), _wait),
+        "changed-at-the-limit",
+    ),
+    "count goes on at the limit": (
+        _branches(_back, lambda s, c, g, b, n: (s * g, 0) if s * g <= _LARGEST else (s, c + 1), _wait),
+        "count-at-the-limit",
+    ),
+    "scale in float16": (_changed(after=lambda new, **case: (_float16(new[0]), new[1])), "float16"),
+    "float16 after an overflow": (
+        _branches(lambda s, c, g, b, n: (_float16(s * b), 0), _grow, _wait),
+        "float16-after-overflow",
+    ),
+    "growth first": (_growth_first, "growth-before-overflow"),
+    "backs off and goes on": (_backs_off_and_goes_on, "overflow-backs-off-and-counts"),
+    "2": (_branches(_back, lambda s, c, g, b, n: (2 * s, 0), _wait), "growth-of-the-default"),
+    "0.5": (_branches(lambda s, c, g, b, n: (0.5 * s, 0), _grow, _wait), "backoff-of-the-default"),
+    "2, 0.5 and 2000": (
+        _changed(lambda **case: {"growth_factor": 2.0, "backoff_factor": 0.5, "growth_interval": 2000}),
+        "all-of-the-default",
+    ),
+    "None between growths": (_none_between, "wrong-result"),
+    "clean step not counted": (_branches(_back, _grow, lambda s, c, g, b, n: (s, c)), "clean-step-not-counted"),
+    "overflow never seen": (_changed(lambda found_inf, **case: {"found_inf": found_inf is None}), "overflow-ignored"),
     "torch's kernel": (_with_torch, ""),
     "the scaler itself": (_through_the_scaler, ""),
     "arrays": (_in_numpy, ""),
@@ -436,8 +548,72 @@ def _one_by_one(x, noise):
     return torch.stack([_round(a, n) for a, n in zip(x, noise, strict=True)])
 
 
+def _by_copysign(x, noise):
+    size = ((x.abs().view(torch.int32) + noise) & -65536).view(torch.float32)
+    return torch.where(torch.isfinite(x), torch.copysign(size, x), x).bfloat16()
+
+
+def _only_without_nan(x, noise):
+    return x.bfloat16() if x.isnan().any() else _round(x, noise)
+
+
+def _flat_view(x, noise):
+    return _round(x.view(-1), noise.view(-1)).view(x.shape)
+
+
+def _cut_at_the_exponent(x, noise):
+    bits = x.view(torch.int32)
+    carried = bits + noise
+    return _round(x, torch.where((bits ^ carried) & 0x7F800000 == 0, noise, 0))
+
+
+def _clamped(x, noise):
+    largest = torch.finfo(torch.bfloat16).max
+    return torch.where(x.isinf(), x.bfloat16(), _round(x, noise).clamp(-largest, largest))
+
+
 _ROUND = {
     "mask": (_round, ""),
+    "size and sign": (_by_copysign, ""),
+    "flat, reshaped": (lambda x, noise: _round(x.reshape(-1), noise.reshape(-1)).reshape(x.shape), ""),
+    "flat, viewed": (_flat_view, "needs-contiguous"),
+    "nearest if there is a NaN": (_only_without_nan, "nan-changes-others"),
+    "subnormal to zero": (
+        lambda x, noise: torch.where(
+            x.abs() < torch.finfo(torch.float32).tiny, 0.0, _round(x, noise).float()
+        ).bfloat16(),
+        "subnormals-lost",
+    ),
+    "clamped": (_clamped, "overflow-kept-out"),
+    "no carry into the exponent": (_cut_at_the_exponent, "carry-kept-out-of-the-exponent"),
+    "or": (_cut_of(lambda bits, noise: bits | noise), "cut-only"),
+    "centred": (_cut_of(lambda bits, noise: bits + noise - 32768), "noise-centred"),
+    "centred, to nearest": (
+        _cut_of(lambda bits, noise: bits + noise - 32768, lambda bits: bits.view(torch.float32).to(torch.bfloat16)),
+        "noise-centred-rounded",
+    ),
+    "noise as int16": (_cut_of(lambda bits, noise: bits + noise.to(torch.int16)), "noise-as-int16"),
+    "noise of 15 bits": (_cut_of(lambda bits, noise: bits + (noise >> 1 << 1)), "noise-of-15-bits"),
+    "noise of 8 bits": (_cut_of(lambda bits, noise: bits + (noise & 0xFF00)), "noise-of-8-bits"),
+    "8 low bits": (_cut_of(lambda bits, noise: (bits & -256) + noise), "noise-of-8-bits"),
+    "cut, noise, to nearest": (
+        _cut_of(lambda bits, noise: (bits & -65536) + noise, lambda b: b.view(torch.float32).to(torch.bfloat16)),
+        "cut-then-noise-then-rounded",
+    ),
+    "negative cut": (_cut_of(lambda bits, noise: torch.where(bits < 0, bits, bits + noise)), "negative-cut"),
+    "negative mirrored": (
+        _cut_of(lambda b, n: b + torch.where(b < 0, 65536 * ((b & 0xFFFF) > n).int(), n)),
+        "negative-mirrored",
+    ),
+    "subtracted from negative numbers": (
+        lambda x, noise: _round(x, torch.where(x < 0, -noise, noise)),
+        "negative-subtracted",
+    ),
+    "carry above 65536": (_where(lambda low, noise: low + noise > 65536), "one-too-few"),
+    "15 bits, to nearest": (
+        _cut_of(lambda b, n: b + n, lambda b: (b & ~0x7FFF).view(torch.float32).to(torch.bfloat16)),
+        "fifteen-bits-cut-rounded",
+    ),
     "upper half": (_halves, ""),
     "NumPy": (_with_numpy, ""),
     "carry": (_carry, ""),

@@ -82,6 +82,38 @@ def _of_copies(model, optimizer, scheduler, scaler, generator):
     return _all(model, optimizer, scheduler, scaler, generator)
 
 
+def _modes_kept(model, optimizer, scheduler, scaler, generator):
+    """Evaluates for a while, and sets every module back to what it was."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    state = _deep(model, optimizer, scheduler, scaler, generator)
+    for module, mode in modes.items():
+        module.training = mode
+    return state
+
+
+class _Keeper:
+    """Keeps what it has saved, each by itself."""
+
+    def __init__(self):
+        self.saved = []
+
+    def __call__(self, *objects):
+        self.saved.append(_deep(*objects))
+        return self.saved[-1]
+
+
+def _steps_as_numbers(objects):
+    state = copy.deepcopy(objects["optimizer"].state_dict())
+    for entries in state["state"].values():
+        entries["step"] = int(entries["step"])
+    return state
+
+
+def _through_numpy(objects):
+    return {name: torch.from_numpy(t.numpy().copy()) for name, t in objects["model"].state_dict().items()}
+
+
 # ------------------------------------------------------------------------------------------------------- wrong
 
 
@@ -145,6 +177,81 @@ def _bytes(*objects):
     return file.getvalue()
 
 
+def _changed(part, change):
+    """All of it, deep; ``change`` does something to the state of ``part``."""
+
+    def resume_state(*objects):
+        state = _deep(*objects)
+        change(state[part])
+        return state
+
+    return resume_state
+
+
+def _each_entry(change):
+    return _changed("optimizer", lambda state: [change(entries) for entries in state["state"].values()])
+
+
+def _rounded(state):
+    state.update({name: t.round(decimals=6) for name, t in state.items() if t.is_floating_point()})
+
+
+def _moments_rounded(entries):
+    entries.update({key: t.round(decimals=8) for key, t in entries.items() if t.ndim})
+
+
+def _counts_live(objects):
+    state = objects["optimizer"].state_dict()
+    entries = {
+        i: {key: value if key == "step" else value.clone() for key, value in each.items()}
+        for i, each in state["state"].items()
+    }
+    return {"state": entries, "param_groups": copy.deepcopy(state["param_groups"])}
+
+
+def _zeroes(model, optimizer, scheduler, scaler, generator):
+    optimizer.zero_grad()
+    return _deep(model, optimizer, scheduler, scaler, generator)
+
+
+def _eval_and_train(model, optimizer, scheduler, scaler, generator):
+    model.eval()
+    state = _deep(model, optimizer, scheduler, scaler, generator)
+    model.train()
+    return state
+
+
+class _OneDict:
+    def __init__(self):
+        self.state = {}
+
+    def __call__(self, *objects):
+        self.state.update(_deep(*objects))
+        return self.state
+
+
+class _OneInner(_OneDict):
+    """A new dict each time, and the same one for the weights in it."""
+
+    def __call__(self, *objects):
+        state = _deep(*objects)
+        self.state.update(state["model"])
+        return state | {"model": self.state}
+
+
+class _Cached(_OneDict):
+    def __call__(self, *objects):
+        self.state = self.state or _deep(*objects)
+        return self.state
+
+
+class _SchedulerKept(_OneDict):
+    def __call__(self, *objects):
+        state = _deep(*objects)
+        self.state = self.state or state["scheduler"]
+        return state | {"scheduler": self.state}
+
+
 _PARTS = ("model", "optimizer", "scheduler", "scaler", "generator")
 _RESUME = {
     "deep": (_deep, ""),
@@ -152,6 +259,26 @@ _RESUME = {
     "pickled": (_pickled, ""),
     "cloned by hand, and more": (_by_hand, ""),
     "states of copies": (_of_copies, ""),
+    "modes kept": (_modes_kept, ""),
+    "keeps all that it saved": (_Keeper(), ""),
+    "steps as numbers": (_with(optimizer=_steps_as_numbers), ""),
+    "weights through NumPy": (_with(model=_through_numpy), ""),
+    "weights in float64": (_with(model=lambda o: {k: t.double() for k, t in o["model"].state_dict().items()}), ""),
+    "gradients zeroed": (_zeroes, "changes-the-run"),
+    "eval, then train": (_eval_and_train, "changes-the-run"),
+    "one dict for all calls": (_OneDict(), "same-dict"),
+    "one dict for all weights": (_OneInner(), "same-dict"),
+    "cached": (_Cached(), "cached"),
+    "schedule of the first call": (_SchedulerKept(), "second-call"),
+    "weights rounded": (_changed("model", _rounded), "model-differs"),
+    "moments rounded": (_each_entry(_moments_rounded), "optimizer-differs"),
+    "step counts live": (_with(optimizer=_counts_live), "optimizer-aliased"),
+    "no step counts": (_each_entry(lambda entries: entries.pop("step")), "optimizer-differs"),
+    "one step more": (_each_entry(lambda entries: entries["step"].add_(1)), "optimizer-differs"),
+    "lr of the beginning": (
+        _changed("optimizer", lambda state: state["param_groups"][0].update(lr=0.05)),
+        "optimizer-differs",
+    ),
     "live": (_all, "model-aliased"),
     "shallow copy": (_shallow, "model-aliased"),
     "shallow copies of each": (_shallow_below, "model-aliased"),
