@@ -338,7 +338,8 @@ for row in (row for chosen in cases for row in agreement.step_rows(chosen)):
 # %% [markdown]
 # Within 3%, mostly far closer. Compare the first and the third row: autocast takes the activations from 6.5 to 4.7 GB
 # and not to half, since residual stream and log-softmax stay in float32 and its casts of the weights are kept too.
-# `course memory` prints the same predictions in a terminal.
+# `course memory` prints the same predictions in a terminal. A model written otherwise keeps otherwise: an RMSNorm is one
+# operation here, as in torch on CUDA, while Hugging Face's Llama writes it out and keeps a float32 copy of its input too.
 #
 # ## 5. Against production
 #
