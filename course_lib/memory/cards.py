@@ -13,8 +13,8 @@ _SOLD_GB = {
     "h20": 96, "h200": 141, "b200": 180, "rtx-3090": 24, "rtx-4090": 24, "rtx-5090": 32, "rtx-a6000": 48,
     "mi300x": 192, "mi325x": 256, "mi355x": 288,
 }
-# In bytes, as the data sheets sell it, with 1 GB = 1e9 bytes. What the driver then offers differs by some per cent: an
-# "80 GB" H100 shows about 79 GiB = 85e9 bytes, a "16 GB" T4 14.75 GiB = 15.8e9.
+# In bytes: the label times 1e9. What the driver then offers differs by some per cent: torch reports 79.25 GiB = 85.1e9
+# bytes for an A100 sold as 80 GB, 14.75 GiB = 15.8e9 for a T4 sold as 16 GB. Most have more, which is left as a margin.
 CARDS: dict[str, int] = {name: gb * UNITS["GB"] for name, gb in _SOLD_GB.items()}
 
 

@@ -77,16 +77,18 @@ plots.show(plots.stacked_bars(bars, title="7 billion parameters: 14 GB to run, 1
 # +\underbrace{4P}_{\text{master}}+\underbrace{4P}_{m}+\underbrace{4P}_{v}=16P.$$
 
 # %%
-bf16, fp32 = torch.bfloat16.itemsize, torch.float32.itemsize
-mixed = dict(weights=bf16, gradients=bf16, master=fp32, m=fp32, v=fp32)
-total = sum(mixed.values()) * 7 * 10**9
+assert (torch.bfloat16.itemsize, torch.float32.itemsize) == (2, 4)
+total = sum(revise.values()) * 7 * 10**9      # the bytes of the picture above
 assert total == predict(7e9, precision="mixed-bf16", optimizer="adamw").total
-print(f"{sum(mixed.values())} bytes per parameter: {total / 1e9:.1f} GB = {total / 2**30:.1f} GiB")
-print(f"an 80 GB card: {80e9 / 2**30:.1f} GiB")
+print(f"{sum(revise.values())} bytes per parameter: {total / 1e9:.1f} GB = {total / 2**30:.1f} GiB")
+for sold, reported in {"T4, 16 GB": 14.75, "A100, 40 GB": 39.5, "A100, 80 GB": 79.25}.items():
+    print(f"sold as {sold:11}  torch reports {reported:5} GiB = {reported * 2**30 / 1e9:.1f} GB")
 
 # %% [markdown]
-# Cards are sold in GB; torch's error messages count in GiB and `nvidia-smi` in MiB: a difference of 7%. How much a
-# driver really offers differs by some per cent again; ask `torch.cuda.mem_get_info`.
+# Between GB and GiB lie 7%, and the label on a card is neither: its memory is made in powers of two, and the driver keeps
+# some. torch's error messages count in GiB (the three above are from public reports, see the sources), `nvidia-smi` in
+# MiB. Here a card has its label times $10^9$ bytes; what most have beyond it is a margin for fragmentation. On the
+# machine itself ask `torch.cuda.mem_get_info`.
 #
 # ### 3.2 The same, measured
 #
@@ -606,6 +608,8 @@ print(f"GPT-2 XL: {peaks[5]:.1f} or {peaks[6]:.1f} GB; 405B: {shard / 1e6:.0f} M
 #   2023, Lion (2302.06675).
 # - DeepSeek-AI 2024, DeepSeek-V3 (2412.19437): formats, section 3.3. Grattafiori et al. 2024, Llama 3 (2407.21783).
 # - Wijmans et al. 2024, a cross-entropy that never holds all logits (2411.09009).
+# - What torch says of a card's memory: GitHub, hpcaitech/Open-Sora issue 697 (T4), TianheWu/CoSeR issue 10 and
+#   levihsu/OOTDiffusion issue 235 (A100).
 # - Code: Megatron-LM `theoretical_memory_usage.py` (18, or 6 + 12/N with its distributed optimizer); DeepSpeed pull
 #   request 5099, where its own estimate went from 4 to 2 bytes for gradients.
 #
