@@ -70,6 +70,16 @@ def change_of(page: Page, cell: Locator) -> Callable[[str], str]:
     return changed
 
 
+def running(lab, tag):
+    """The cell with this tag, whose controls are shown; the cell with the imports has run before it."""
+    lab.open("01_controls.ipynb")
+    lab.run(lab.cell("valley"))
+    cell = lab.cell(tag)
+    lab.run(cell)
+    cell.locator("img.widget-image").wait_for()
+    return cell
+
+
 def test_a_learner_turns_the_knobs(address, tmp_path):
     with browser(address, tmp_path) as lab:
         lab.open("01_controls.ipynb")
@@ -118,11 +128,7 @@ def test_a_learner_turns_the_knobs(address, tmp_path):
 
 def test_a_learner_shocks_adam(address, tmp_path):
     with browser(address, tmp_path) as lab:
-        lab.open("01_controls.ipynb")
-        lab.run(lab.cell("valley"))
-        cell = lab.cell("first")
-        lab.run(cell)
-        cell.locator("img.widget-image").wait_for()
+        cell = running(lab, "first")
         assert "100 times larger at step 50" in cell.locator(".widget-html-content").inner_text()
 
         changed = change_of(lab.page, cell)
@@ -140,11 +146,7 @@ def test_a_learner_shocks_adam(address, tmp_path):
 
 def test_a_learner_makes_a_model_fit(address, tmp_path):
     with browser(address, tmp_path) as lab:
-        lab.open("01_controls.ipynb")
-        lab.run(lab.cell("valley"))
-        cell = lab.cell("memory")
-        lab.run(cell)
-        cell.locator("img.widget-image").wait_for()
+        cell = running(lab, "memory")
         assert "more than an H100 (80 GB) has" in cell.locator(".widget-html-content").inner_text()
 
         changed = change_of(lab.page, cell)
@@ -164,11 +166,7 @@ def test_a_learner_makes_a_model_fit(address, tmp_path):
 
 def test_a_learner_turns_the_scaler(address, tmp_path):
     with browser(address, tmp_path) as lab:
-        lab.open("01_controls.ipynb")
-        lab.run(lab.cell("valley"))
-        cell = lab.cell("scaling")
-        lab.run(cell)
-        cell.locator("img.widget-image").wait_for()
+        cell = running(lab, "scaling")
         for name, key, part in (
             ("init_scale", "Home", "init_scale 2^0,"), ("growth_interval", "End", "growth_interval 2000,"),
             ("backoff_factor", "End", "backoff_factor 0.9,"), ("median gradient", "Home", "|g| 1e-08 at"),

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from course_lib.memory.architecture import Architecture
+from course_lib.memory.arguments import choice
+from course_lib.memory.kept import ATTENTION, RECOMPUTE
 
-ATTENTION = ("flash", "eager")
-RECOMPUTE = ("none", "selective", "full")
 _EPS = 1e-5
 
 
@@ -42,9 +42,7 @@ def build(
         ValueError: an argument is unknown, or the architecture has experts or latent attention, which are predicted
             from shapes alone.
     """
-    for name, value, allowed in (("attention", attention, ATTENTION), ("recompute", recompute, RECOMPUTE)):
-        if value not in allowed:
-            raise ValueError(f"Invalid {name}: {value!r}. Allowed: {', '.join(map(repr, allowed))}.")
+    attention, recompute = choice("attention", attention, ATTENTION), choice("recompute", recompute, RECOMPUTE)
     if architecture.experts or architecture.latent:
         what = "a mixture of experts" if architecture.experts else "latent attention"
         raise ValueError(

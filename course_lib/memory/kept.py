@@ -10,6 +10,9 @@ from dataclasses import dataclass, replace
 from course_lib.memory.architecture import Architecture
 from course_lib.memory.arguments import choice, whole
 
+ATTENTION = ("flash", "eager")
+RECOMPUTE = ("none", "selective", "full")
+
 
 @dataclass(frozen=True)
 class Run:
@@ -40,8 +43,8 @@ class Run:
     def __post_init__(self) -> None:
         whole("batch", self.batch, 1, 10**6, "sequences")
         whole("sequence", self.sequence, 1, 10**9, "tokens")
-        choice("attention", self.attention, ("flash", "eager"))
-        choice("recompute", self.recompute, ("none", "selective", "full"))
+        choice("attention", self.attention, ATTENTION)
+        choice("recompute", self.recompute, RECOMPUTE)
         if self.compute not in (2, 4) or (self.autocast and self.compute == 4):
             raise ValueError(f"Invalid compute: {self.compute!r}. Allowed: 2 or 4 bytes, and 2 under autocast.")
 

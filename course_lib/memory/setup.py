@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 from course_lib.memory.architecture import Architecture
 from course_lib.memory.arguments import choice, whole
+from course_lib.memory.kept import ATTENTION, RECOMPUTE
 from course_lib.memory.recipes import Recipe, find_recipe, gradient_bytes
 from course_lib.memory.states import find_state
 
-RECOMPUTE = ("none", "selective", "full")
-ATTENTION = ("flash", "eager")
 STEPS = ("fused", "foreach", "for-loop")
 
 

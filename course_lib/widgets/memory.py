@@ -11,10 +11,11 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from course_lib.memory.arguments import choice
 from course_lib.memory.cards import CARDS
+from course_lib.memory.kept import RECOMPUTE
 from course_lib.memory.models import MODELS, find
 from course_lib.memory.predict import CUDA_CONTEXT, Prediction, predict
 from course_lib.memory.recipes import RECIPES
-from course_lib.memory.setup import RECOMPUTE, Setup
+from course_lib.memory.setup import Setup
 from course_lib.memory.states import STATES
 from course_lib.plots.stacks import looks
 from course_lib.plots.style import INK, MUTED, REFERENCE, SMALL_PT, TEXT_PT, figure, text_width

@@ -444,8 +444,8 @@ assert made.total < CARDS["h100"]
 #
 # ## 6. Turn the knobs
 #
-# Predict first: for Llama 3 8B on one H100, which single control brings the bar below the line? Then take 64 GPUs
-# with ZeRO-3, and say what the bar still consists of.
+# Predict first: for Llama 3 8B on one H100, which single control, model and card left as they are, brings the bar below
+# the line? Then take 64 GPUs with ZeRO-3, and say what the bar still consists of.
 
 # %%
 from course_lib import widgets
