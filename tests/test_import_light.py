@@ -17,9 +17,10 @@ LIBRARY = Path(course_lib.__file__).parent
 
 # A part imports itself and parts of lower levels. A new part is written down here.
 LEVELS = (
-    {"blanks", "colab", "compare", "journal", "optim", "precision", "schedules"},
+    {"precision"},
+    {"averaging", "blanks", "colab", "compare", "groups", "journal", "optim", "schedules"},
     {"carry", "problems", "sources", "train"},
-    {"kernels", "memory", "parallel"},
+    {"benchmark", "kernels", "memory", "parallel"},
     {"checks", "questions"},
     {"live", "progress", "reset", "run_answers", "widgets"},
     {"cli", "run_answers_child"},
@@ -34,6 +35,7 @@ EXTRAS = {
     "questions": {"pydantic", "yaml"},
     "cli": {"nbclient", "nbformat", "rich", "typer"},
     "lab": {"ipykernel", "ipywidgets", "jupyter_client", "jupyterlab", "jupytext"},
+    "references": {"bitsandbytes", "pytorch_optimizer"},
     "test": {"hypothesis", "nbval", "playwright", "pytest"},
 }
 USES = {

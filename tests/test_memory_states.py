@@ -18,7 +18,7 @@ from course_lib.memory.models import find
 from course_lib.memory.setup import Setup
 from course_lib.memory.states import STATES, is_hidden_matrix, state_bytes
 from course_lib.memory.working import step_temporaries
-from course_lib.optim import REGISTRY
+from course_lib.optim import REGISTRY, TORCH_KEYS
 from course_lib.precision.master import MasterWeights
 
 WEIGHTS = (
@@ -54,19 +54,48 @@ def kept(*optimizers: torch.optim.Optimizer) -> int:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("key", REGISTRY)
+@pytest.mark.parametrize("key", TORCH_KEYS)
 def test_the_registry_keeps_what_torch_keeps_to_the_byte(key, dtype):
     production = REGISTRY[key].production([param for _, param in parameters(dtype=dtype)])
     production.step()
     assert state_bytes(key, WEIGHTS, state=dtype.itemsize, production=True) == kept(production)
 
 
-@pytest.mark.parametrize("key", REGISTRY)
+@pytest.mark.parametrize("key", TORCH_KEYS)
 def test_the_registry_itself_counts_the_same_and_production_adds_only_scalars(key):
     by_registry = sum(weight.copies * REGISTRY[key].state_bytes(weight.shape) for weight in WEIGHTS)
     assert state_bytes(key, WEIGHTS) == by_registry
     tensors = sum(weight.copies for weight in WEIGHTS)
     assert state_bytes(key, WEIGHTS, production=True) - by_registry == 4 * tensors * REGISTRY[key].production_scalars
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("key", [key for key in REGISTRY if key not in TORCH_KEYS])
+def test_the_others_of_the_registry_are_counted_as_the_registry_counts(key, dtype):
+    """By shape too: what both say about a matrix, a tall and a wide one, a vector, and blocks that do not fit."""
+    weights = [
+        Weight(f"layers.{name}.weight", shape, 2, "mlp") for name, shape in
+        {"square": (64, 64), "tall": (1030, 5), "wide": (6, 1100), "row": (1, 7)}.items()
+    ]  # fmt: skip
+    weights += [Weight("norm.weight", (5000,), 3, "norm"), Weight("bias", (12,), 1, "bias")]
+    expected = sum(weight.copies * REGISTRY[key].state_bytes(weight.shape, dtype) for weight in weights)
+    assert state_bytes(key, weights, state=dtype.itemsize) == expected
+
+
+@given(
+    st.sampled_from(["adafactor", "came", "adam_mini", "adamw8bit"]),
+    st.lists(st.integers(1, 90), max_size=4).map(tuple),
+    st.sampled_from([torch.float32, torch.bfloat16]),
+)
+def test_small_state_of_any_shape_is_counted_as_the_registry_counts(key, shape, dtype):
+    counted = state_bytes(key, [Weight("w", shape, 1, "mlp")], state=dtype.itemsize)
+    assert counted == REGISTRY[key].state_bytes(shape, dtype)
+
+
+def test_whole_copies_are_counted_by_the_registry_alone():
+    by_shape = {key for key, state in STATES.items() if state.by_shape}
+    assert by_shape - set(REGISTRY) == {"adamw4bit"}
+    assert by_shape == {key for key, entry in REGISTRY.items() if entry.size is not None} | {"adamw4bit"}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -208,7 +237,7 @@ SCALARS = 16 * len(SHAPES)  # bytes; some steps make a few scalars for each tens
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("key", [*REGISTRY, "adafactor"])
+@pytest.mark.parametrize("key", [*TORCH_KEYS, "adafactor"])
 def test_foreach_takes_as_many_copies_of_all_parameters_as_stated(key, dtype):
     make = torch.optim.Adafactor if key == "adafactor" else REGISTRY[key].production
     found = temporaries(partial(make, foreach=True), SHAPES, dtype)
@@ -216,7 +245,7 @@ def test_foreach_takes_as_many_copies_of_all_parameters_as_stated(key, dtype):
     assert stated <= found <= stated + SCALARS
 
 
-@pytest.mark.parametrize("key", [*REGISTRY, "adafactor"])
+@pytest.mark.parametrize("key", [*TORCH_KEYS, "adafactor"])
 def test_a_for_loop_takes_as_many_copies_of_one_parameter_as_stated(key):
     make = torch.optim.Adafactor if key == "adafactor" else REGISTRY[key].production
     found = temporaries(partial(make, foreach=False), [(300, 200)])
@@ -224,12 +253,12 @@ def test_a_for_loop_takes_as_many_copies_of_one_parameter_as_stated(key):
     assert stated <= found <= stated + 4 * (300 + 200) + SCALARS
 
 
-@pytest.mark.parametrize("key", [key for key in REGISTRY if STATES[key].fused])
+@pytest.mark.parametrize("key", [key for key in TORCH_KEYS if STATES[key].fused])
 def test_a_fused_step_takes_nothing(key):
     assert temporaries(partial(REGISTRY[key].production, fused=True), SHAPES) <= SCALARS
 
 
-@pytest.mark.parametrize("key", [key for key in REGISTRY if not STATES[key].fused])
+@pytest.mark.parametrize("key", [key for key in TORCH_KEYS if not STATES[key].fused])
 def test_torch_has_no_fused_step_of_the_others(key):
     with pytest.raises(TypeError, match="fused"):
         REGISTRY[key].production([torch.nn.Parameter(torch.ones(2))], fused=True)

@@ -14,13 +14,12 @@ import numpy as np
 import pytest
 import torch
 from optim_cases import (
-    STEPS, Closeness, arguments, fixed_cases, give_gradients, layouts, leaf, run, tolerance, twins,
+    KEYS, STEPS, Closeness, arguments, fixed_cases, give_gradients, layouts, leaf, run, tolerance, twins,
 )
 from torch.optim import lr_scheduler
 
 from course_lib.optim import REGISTRY, SGD, Adam, AdamW, Nesterov, RMSprop, ScratchOptimizer
 
-KEYS = list(REGISTRY)
 # One number a tensor, which is no state in the sense of bytes per parameter.
 NUMBERS = {"step", "mu_product", "ahead"}
 CASES = list(fixed_cases())

@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
-from optim_cases import DRAWN, STEPS, VARIANTS, Closeness, arguments, give_gradients, gradient, hypers, twins
+from optim_cases import DRAWN, KEYS, STEPS, VARIANTS, Closeness, arguments, give_gradients, gradient, hypers, twins
 
 from course_lib.optim import REGISTRY, SGD, Adagrad, Adam, Adamax, AdamW, NAdam, RAdam, RMSprop
 
-KEYS = list(REGISTRY)
 DTYPES = st.sampled_from([torch.float32, torch.float64])
 SEEDS = st.integers(0, 2**16)
 SHAPES = st.lists(st.lists(st.integers(0, 4), max_size=3).map(tuple), min_size=1, max_size=4)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 
-from course_lib.precision import dequantise, dynamic_map, quantise
+from course_lib.precision import dequantise, dynamic_map, linear_map, quantise, relative_error
 
 values = st.lists(st.floats(-(2.0**100), 2.0**100, width=32), max_size=40)
 
@@ -128,6 +130,55 @@ def test_nothing_that_comes_back_shares_memory():
     assert dequantise(codes, absmax, signed=True).tolist() == [1.0] * 256
 
 
+def test_the_linear_map_has_equal_gaps_between_its_ends():
+    for signed, gap in ((True, 2 / 255), (False, 1 / 255)):
+        levels = linear_map(signed)
+        assert (levels.shape, levels.dtype) == ((256,), torch.float32)
+        assert levels.diff().tolist() == pytest.approx([gap] * 255, rel=1e-4)
+        assert (levels[0].item(), levels[-1].item()) == (-1.0 if signed else 0.0, 1.0)
+    assert 0.0 not in linear_map(True)
+
+
+@settings(max_examples=100)
+@given(x=values, signed=st.booleans(), block=st.integers(1, 9))
+def test_another_table_is_searched_as_well(x, signed, block):
+    x = torch.tensor(x, dtype=torch.float32)
+    x = x if signed else x.abs()
+    table = linear_map(signed)
+    codes, absmax = quantise(x, signed=signed, block=block, table=table)
+    back = dequantise(codes, absmax, signed=signed, block=block, table=table)
+    scale = absmax.repeat_interleave(block)[: len(x)]
+    half = (1 if signed else 0.5) / 255
+    assert ((back - x).abs() <= scale * half * 1.001).all()
+    same = quantise(x, signed=signed, block=block, table=dynamic_map(signed))
+    assert all(torch.equal(one, other) for one, other in zip(same, quantise(x, signed=signed, block=block), strict=True))
+
+
+def test_relative_errors_nearly_double_with_every_decade_below_the_largest():
+    shares = torch.logspace(-8, 0, 40_001, dtype=torch.float64).float()
+    for signed, first in ((False, 128), (True, 64)):
+        error = relative_error(shares, signed=signed, block=shares.numel())
+        worst = [error[(shares >= 1.001 * 10.0 ** -(k + 1)) & (shares <= 10.0**-k)].max().item() for k in range(4)]
+        # A decade of n values is off most at the edge between its first two: half a gap of 0.9 / n at 0.1 + 0.9 / n.
+        assert worst == pytest.approx([4.5 / (first / 2**k + 9) for k in range(4)], rel=0.05)
+    linear = relative_error(shares, signed=False, block=shares.numel(), table=linear_map(False))
+    assert linear[shares < 0.5 / 255].unique().tolist() == [1.0], "all below is lost"
+    assert (relative_error(shares, signed=False, block=shares.numel())[shares > 2e-7] < 0.9).all()
+
+
+def test_relative_errors_keep_the_shape_and_count_an_exact_zero_as_none():
+    x = torch.tensor([[0.0, 1.0, -1.0], [0.5, 2.0, 1e-9]], dtype=torch.float64)
+    error = relative_error(x, signed=True, block=3)
+    assert (error.shape, error.dtype) == ((2, 3), torch.float32)
+    # -1 comes back as -0.993, and half of a scale of 2 as the value next to 1/4 in gaps of 0.9 / 64.
+    assert error[0].tolist() == pytest.approx([0.0, 0.0, 0.9 / 128], rel=1e-4)
+    step = 0.9 / 64
+    nearest = 0.1 + step * (round((0.25 - 0.1) / step - 0.5) + 0.5)
+    assert error[1].tolist() == pytest.approx([abs(nearest - 0.25) / 0.25, 0.0, 1.0], rel=1e-3)
+    assert relative_error(torch.zeros(2, 0), signed=False).shape == (2, 0)
+    assert relative_error(torch.tensor([math.nan, 1.0]), signed=False).isnan().all()
+
+
 def test_what_is_refused():
     codes, absmax = quantise(torch.ones(300), signed=True)
     with pytest.raises(TypeError, match="a floating tensor"):
@@ -147,3 +198,11 @@ def test_what_is_refused():
         dequantise(codes.int(), absmax, signed=True)
     with pytest.raises(TypeError, match="torch.float32"):
         dequantise(codes, absmax.double(), signed=True)
+    with pytest.raises(TypeError, match="True or False"):
+        linear_map(1)
+    for table, error in ((dynamic_map(True).double(), TypeError), ([0.0] * 256, TypeError), (torch.ones(255), ValueError)):
+        for function in (quantise, relative_error):
+            with pytest.raises(error, match="Invalid table"):
+                function(torch.ones(3), signed=True, table=table)
+        with pytest.raises(error, match="Invalid table"):
+            dequantise(codes, absmax, signed=True, table=table)

@@ -22,7 +22,7 @@ from course_lib.memory.models import find
 from course_lib.memory.predict import predict
 from course_lib.memory.recipes import find_recipe
 from course_lib.memory.states import state_bytes
-from course_lib.optim import REGISTRY
+from course_lib.optim import REGISTRY, TORCH_KEYS
 from course_lib.precision.master import MasterWeights
 
 GPT2 = find("gpt2-124m")
@@ -185,7 +185,7 @@ def step_rows(case: Case) -> tuple[Row, Row]:
 
 def rows() -> Iterator[Row]:
     """The whole table, row by row as each is computed: about half a minute."""
-    for key in REGISTRY:
+    for key in TORCH_KEYS:
         yield optimizer_row(key)
     for name in RECIPES:
         yield recipe_row(name)

@@ -115,33 +115,26 @@ def _cut(side: int) -> list[int]:
 
 # Counted in torch 2.13 by a tensor that passes through each step under a TorchDispatchMode; tests repeat the count.
 # (foreach: multiples of all parameters, loop: multiples of the parameter at hand, fused)
-_TORCH_STEPS = {
+_STEPS = {
     "sgd": (0, 0, True), "momentum": (0, 0, True), "nesterov": (0, 1, True), "adagrad": (2, 1, True),
     "rmsprop": (1, 1, False), "adadelta": (2, 2, False), "adam": (1, 2, True), "amsgrad": (1, 2, True),
     "adamw": (1, 2, True), "adamax": (1, 1, False), "nadam": (1, 2, False), "radam": (1, 2, False),
+    # Not in torch.optim; bitsandbytes has fused kernels of these.
+    "lars": (None, 2, True), "lamb": (None, 2, True), "lion": (None, 2, True), "ademamix": (None, 2, True),
 }
 
 _FROM_REGISTRY = (
     State(entry.key, entry.name, like_parameter(entry.state_tensors), f"{entry.paper.title}, {entry.paper.year}",
-          entry.production_scalars, *_TORCH_STEPS.get(entry.key, (None, 2, False)))
-    for entry in REGISTRY.values()
+          entry.production_scalars, *_STEPS.get(entry.key, (None, 2, False)))
+    for entry in REGISTRY.values() if entry.size is None
 )
 
-_OTHERS = (
+_BY_SHAPE = (
     State("adafactor", "Adafactor", factored(0, 1),
           "Shazeer & Stern 2018, 1804.04235, Algorithm 4, without momentum, as torch.optim.Adafactor",
           scalars=1, foreach=1, loop=1, by_shape=True),
     State("came", "CAME", factored(1, 2), "Luo et al. 2023, 2307.02047, Algorithm 2: momentum, two factored moments",
           by_shape=True),
-    State("lion", "Lion", like_parameter(1), "Chen et al. 2023, 2302.06675, Algorithm 2", fused=True),
-    State("lars", "LARS", like_parameter(1), "You et al. 2017, 1708.03888", fused=True),
-    State("lamb", "LAMB", like_parameter(2), "You et al. 2020, 1904.00962, Algorithm 2", fused=True),
-    State("sophia", "Sophia", like_parameter(2),
-          "Liu et al. 2023, 2305.14342, Algorithm 3: momentum and the Hessian's diagonal"),
-    State("stable_adamw", "StableAdamW", like_parameter(2), "Wortsman et al. 2023, 2304.13013, Algorithm 2"),
-    State("ademamix", "AdEMAMix", like_parameter(3), "Pagliardini et al. 2024, 2409.03137, Algorithm 1", fused=True),
-    State("schedule_free", "Schedule-Free AdamW", like_parameter(2),
-          "Defazio et al. 2024, 2405.15682: z and the second moment; the weights hold y, x is computed from both"),
     State("adam_mini", "Adam-mini", _adam_mini,
           "Zhang et al. 2024, 2406.16793: a second moment for each row. By heads, as queries and keys "
           "have it there, there are fewer still", by_shape=True),
@@ -162,8 +155,8 @@ _OTHERS = (
           "eigenvectors; none for a side over 10,000 or a vector", by_shape=True),
 )
 
-STATES: dict[str, State] = {state.key: state for state in (*_FROM_REGISTRY, *_OTHERS)}
-"""What each optimizer keeps, by key: those of the registry by its own count, the others by their papers' rule."""
+STATES: dict[str, State] = {state.key: state for state in (*_FROM_REGISTRY, *_BY_SHAPE)}
+"""What each optimizer keeps, by key: whole copies by the registry's own count, the others by their shapes."""
 
 
 def find_state(optimizer: str) -> State:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -122,6 +122,15 @@ def require_flag(name: str, value: Any) -> None:
     """Raise TypeError unless ``value`` is True or False: the string "false" would count as true."""
     if not isinstance(value, bool):
         raise TypeError(f"Invalid {name}: {value!r} is a {type(value).__name__}. Allowed: True or False.")
+
+
+def require_count(name: str, value: Any, low: int = 1) -> None:
+    """Raise ValueError or TypeError unless ``value`` is a whole number, at least ``low``; True and False are none."""
+    allowed = f"a whole number, {name} >= {low}"
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"Invalid {name}: {value!r} is a {type(value).__name__}. Allowed: {allowed}.")
+    if value < low:
+        raise ValueError(f"Invalid {name}: {value!r}. Allowed: {allowed}.")
 
 
 def require_betas(betas: Any, count: int = 2) -> None:

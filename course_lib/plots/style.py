@@ -44,7 +44,7 @@ KEY_INCHES, GAP_INCHES = 3.6 * SMALL_PT / 72, 1.6 * SMALL_PT / 72
 
 @dataclass(frozen=True)
 class Style:
-    """How one series is drawn. Line style and marker differ where the colour does."""
+    """How one series is drawn. Any two optimizers differ in at least two of colour, line style and marker."""
 
     color: str
     linestyle: str | tuple[int, tuple[float, ...]]
@@ -70,8 +70,28 @@ _KEYS: dict[str, Style] = {
     "adamax": Style(PALETTE["vermillion"], (0, (1, 1.5)), "p"),
     "nadam": Style(PALETTE["orange"], (0, (2, 1)), "d"),
     "radam": Style(PALETTE["sky blue"], (0, (10, 1.5, 3, 1.5)), "h"),
+    # Large batches.
+    "lars": Style(PALETTE["purple"], "solid", "p"),
+    "lamb": Style(PALETTE["sky blue"], "solid", "H"),
+    # Small state.
+    "adafactor": Style(PALETTE["orange"], "solid", "o"),
+    "came": Style(PALETTE["purple"], (0, (6, 1.5, 1.5, 1.5)), "d"),
+    "adamw8bit": Style(PALETTE["sky blue"], (0, (8, 1.5)), "8"),
+    "adam_mini": Style(PALETTE["green"], (0, (3, 1)), "v"),
+    "lion": Style(PALETTE["black"], "solid", "X"),
+    # Beyond Adam.
+    "sophia": Style(PALETTE["sky blue"], (0, (3, 1)), "^"),
+    "muon": Style(PALETTE["vermillion"], "solid", "D"),
+    "shampoo": Style(PALETTE["purple"], (0, (8, 1.5)), "h"),
+    "soap": Style(PALETTE["orange"], (0, (8, 1.5)), "P"),
+    "schedule_free": Style(PALETTE["green"], (0, (6, 1.5, 1.5, 1.5)), ">"),
+    "stable_adamw": Style(PALETTE["vermillion"], (0, (10, 1.5, 3, 1.5)), "H"),
+    "ademamix": Style(PALETTE["black"], (0, (10, 3)), "<"),
 }
-_NAMES = {"sgd with momentum": "momentum", "nesterov momentum": "nesterov"}
+_NAMES = {
+    "sgd with momentum": "momentum", "nesterov momentum": "nesterov", "8-bit adamw": "adamw8bit",
+    "adam-mini": "adam_mini", "schedule-free adamw": "schedule_free", "stableadamw": "stable_adamw",
+}  # fmt: skip
 _OTHERS: tuple[Style, ...] = tuple(
     _KEYS[key] for key in ("adamw", "sgd", "adam", "nesterov", "momentum", "rmsprop", "amsgrad")
 )

@@ -34,7 +34,19 @@ def dynamic_map(signed: bool) -> Tensor:
     return torch.tensor(_values(signed), dtype=torch.float32)
 
 
-def quantise(x: Tensor, *, signed: bool, block: int = BLOCK) -> tuple[Tensor, Tensor]:
+def linear_map(signed: bool) -> Tensor:
+    """256 numbers at equal distances, ascending from -1 or 0 to 1, float32: what the dynamic map is to be compared with.
+
+    With a sign there is no zero among them, the smallest are +-1/255.
+
+    Raises:
+        TypeError: ``signed`` is no bool.
+    """
+    _require_flag("signed", signed)
+    return torch.linspace(-1.0 if signed else 0.0, 1.0, 256, dtype=torch.float64).float()
+
+
+def quantise(x: Tensor, *, signed: bool, block: int = BLOCK, table: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Store each element in 8 bits: the place in :func:`dynamic_map` of the value nearest to x / max |x of its block|.
 
     Blocks are of ``block`` elements in the order of ``x.flatten()``, the last one shorter if need be. A zero comes back
@@ -46,20 +58,21 @@ def quantise(x: Tensor, *, signed: bool, block: int = BLOCK) -> tuple[Tensor, Te
         x: floating tensor of any shape; computed with in float32.
         signed: whether there are negative numbers. A second moment has none, and gains a bit.
         block: elements per block, >= 1.
+        table: 256 ascending numbers in [-1, 1] for the codes to stand for; None for the dynamic map.
 
     Returns:
         codes, uint8 of shape (x.numel(),), and absmax, float32 of shape (ceil(x.numel() / block),):
         ``numel + 4 * ceil(numel / block)`` bytes.
 
     Raises:
-        TypeError: ``x`` is no floating tensor, ``signed`` no bool, ``block`` no int.
-        ValueError: ``block`` < 1.
+        TypeError: ``x`` is no floating tensor, ``signed`` no bool, ``block`` no int, ``table`` no float32 tensor.
+        ValueError: ``block`` < 1, or ``table`` has not 256 numbers.
     """
     _require_block(block)
     if not isinstance(x, Tensor) or not x.is_floating_point():
         kind = f"a tensor of {x.dtype}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
         raise TypeError(f"Invalid x: {kind}. Allowed: a floating tensor.")
-    levels = dynamic_map(signed).to(x.device)
+    levels = _levels(signed, table).to(x.device)
     flat = x.detach().flatten().float()
     if not signed:
         flat = torch.where(flat < 0, torch.nan, flat)
@@ -72,19 +85,25 @@ def quantise(x: Tensor, *, signed: bool, block: int = BLOCK) -> tuple[Tensor, Te
 
 
 def dequantise(
-    codes: Tensor, absmax: Tensor, *, signed: bool, block: int = BLOCK, shape: Sequence[int] | None = None
+    codes: Tensor,
+    absmax: Tensor,
+    *,
+    signed: bool,
+    block: int = BLOCK,
+    shape: Sequence[int] | None = None,
+    table: Tensor | None = None,
 ) -> Tensor:
     """The float32 numbers that :func:`quantise` stored: value of the code times the scale of its block.
 
     Args:
         codes: uint8, as returned by :func:`quantise`.
         absmax: float32, likewise.
-        signed, block: as given to :func:`quantise`.
+        signed, block, table: as given to :func:`quantise`.
         shape: of the result; None for one dimension.
 
     Raises:
-        TypeError: ``codes`` is not uint8, ``absmax`` not float32, ``signed`` no bool, ``block`` no int.
-        ValueError: ``block`` < 1, or the number of scales or the shape does not fit the codes.
+        TypeError: ``codes`` is not uint8, ``absmax`` or ``table`` not float32, ``signed`` no bool, ``block`` no int.
+        ValueError: ``block`` < 1, or the number of scales, the shape or the table does not fit the codes.
     """
     _require_block(block)
     for name, tensor, dtype in (("codes", codes, torch.uint8), ("absmax", absmax, torch.float32)):
@@ -99,9 +118,25 @@ def dequantise(
         )
     if shape is not None and int(np.prod(shape)) != size:
         raise ValueError(f"Invalid shape: {tuple(shape)} for {size} codes. Allowed: a shape of that many elements.")
-    values = dynamic_map(signed).to(codes.device)[codes.flatten().int()]
+    values = _levels(signed, table).to(codes.device)[codes.flatten().int()]
     numbers = (_in_blocks(values, block) * absmax.reshape(-1, 1)).flatten()[:size]
     return numbers.clone() if shape is None else numbers.reshape(tuple(shape)).clone()
+
+
+def relative_error(x: Tensor, *, signed: bool, block: int = BLOCK, table: Tensor | None = None) -> Tensor:
+    """|what comes back - x| / |x| of each element after :func:`quantise` and :func:`dequantise`: float32, of x's shape.
+
+    A zero that comes back as zero has error 0, and any other number that does has error 1. With the dynamic map an
+    element between 0.1 and 1 times the largest of its block has an error of 3.3% at most without a sign and 6.2%
+    with one; each decade below nearly doubles that, as it has half as many values.
+
+    Arguments and errors are those of :func:`quantise`.
+    """
+    codes, absmax = quantise(x, signed=signed, block=block, table=table)
+    back = dequantise(codes, absmax, signed=signed, block=block, shape=x.shape, table=table)
+    exact = x.detach().float()
+    off = (back - exact).abs()
+    return torch.where(off == 0, 0.0, off / exact.abs())
 
 
 @functools.cache
@@ -113,6 +148,18 @@ def _values(signed: bool) -> tuple[float, ...]:
         middles = ((edges[:-1] + edges[1:]) / 2).tolist()
         values += middles + ([-middle for middle in middles] if signed else [])
     return tuple(sorted(values))
+
+
+def _levels(signed: bool, table: Tensor | None) -> Tensor:
+    if table is None:
+        return dynamic_map(signed)
+    _require_flag("signed", signed)
+    if not isinstance(table, Tensor) or table.dtype is not torch.float32:
+        kind = f"a tensor of {table.dtype}" if isinstance(table, Tensor) else f"a {type(table).__name__}"
+        raise TypeError(f"Invalid table: {kind}. Allowed: a tensor of torch.float32.")
+    if table.shape != (256,):
+        raise ValueError(f"Invalid table: shape {tuple(table.shape)}. Allowed: (256,), a number for each code.")
+    return table
 
 
 def _in_blocks(flat: Tensor, block: int) -> Tensor:

@@ -29,7 +29,7 @@ import torch
 from course_lib import plots
 from course_lib.compare import compare
 from course_lib.kernels import bench
-from course_lib.optim import REGISTRY, Adam
+from course_lib.optim import REGISTRY, TORCH_KEYS, Adam
 from course_lib.optim.radam import rectifier
 
 
@@ -467,7 +467,7 @@ def state_bytes(optimizer, n=1000):
     kept = [s for s in run.state[param].values() if torch.is_tensor(s) and s.shape == param.shape]
     return sum(s.numel() * s.element_size() for s in kept) / n
 
-for entry in REGISTRY.values():
+for entry in (REGISTRY[key] for key in TORCH_KEYS):
     measured = state_bytes(entry.production)
     assert measured == state_bytes(entry.make) == entry.state_bytes_per_param
     print(f"{entry.name:18} {measured:3.0f} bytes per parameter, {7 * measured:3.0f} GB for 7 billion")

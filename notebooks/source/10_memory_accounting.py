@@ -36,7 +36,7 @@ from course_lib.memory.cards import CARDS
 from course_lib.memory.measure import fake, measure, model_state
 from course_lib.memory.models import MODELS, find
 from course_lib.memory.predict import CUDA_CONTEXT, predict
-from course_lib.optim import REGISTRY
+from course_lib.optim import TORCH_KEYS
 from course_lib.precision import MasterWeights
 from course_lib.problems import lm
 from course_lib.train import pick_device
@@ -319,7 +319,7 @@ assert bars["flash"]["softmax of attention"] == 0 and sum(bars["flash, blocks ag
 
 # %%
 rows = [agreement.recipe_row(name) for name in agreement.RECIPES]
-rows += [agreement.optimizer_row(key, replace(gpt2, layers=2)) for key in REGISTRY]
+rows += [agreement.optimizer_row(key, replace(gpt2, layers=2)) for key in TORCH_KEYS]
 print(f"{'bytes':53} {'predicted':>13} {'measured':>13} difference")
 for row in rows:
     print(f"{row.what:53} {row.predicted:13,} {row.measured:13,} {row.predicted - row.measured:6}")
