@@ -50,10 +50,13 @@ USES = {
 # One waits for torch only where one computes with it: not to read a question, see the help or draw a picture.
 WITHOUT_TORCH = {
     "course_lib",
+    "course_lib.benchmark",
+    "course_lib.benchmark.settings",
     "course_lib.blanks",
     "course_lib.checks",
     "course_lib.cli",
     "course_lib.cli.__main__",
+    "course_lib.cli.compare",
     "course_lib.cli.memory",
     "course_lib.compare",
     "course_lib.journal",
@@ -69,12 +72,16 @@ WITHOUT_TORCH = {
     "course_lib.progress",
     "course_lib.questions",
     "course_lib.run_answers",
+    "course_lib.schedules",
 }
 WITHOUT_NUMPY = {
     "course_lib",
+    "course_lib.benchmark",
+    "course_lib.benchmark.settings",
     "course_lib.checks",
     "course_lib.cli",
     "course_lib.cli.__main__",
+    "course_lib.cli.compare",
     "course_lib.cli.memory",
     "course_lib.journal",
     "course_lib.journal.event",
