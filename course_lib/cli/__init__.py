@@ -32,7 +32,7 @@ from course_lib import carry, journal
 from course_lib import progress as learner
 from course_lib.checks import hint as print_hint
 from course_lib.checks.exercises import EXERCISES
-from course_lib.cli import memory
+from course_lib.cli import compare, memory
 from course_lib.journal import exchange
 from course_lib.run_answers import NOT_YET, PASSED, UNTOUCHED, BadInput, Outcome, Source, judge, read
 
@@ -210,6 +210,7 @@ def progress(
 
 
 app.command()(memory.memory)
+app.command()(compare.compare)
 
 
 def _export(target: str) -> None:
