@@ -1,11 +1,12 @@
 """Pictures of plain numbers and arrays, in one style, and their display in a notebook."""
 
 from course_lib.plots.charts import bars, lines, lines_grid
+from course_lib.plots.columns import columns
 from course_lib.plots.display import show
 from course_lib.plots.stacks import areas, stacked_bars
 from course_lib.plots.style import PALETTE, Style, color, styles
 from course_lib.plots.trajectories import paths
 
 __all__ = [
-    "PALETTE", "Style", "areas", "bars", "color", "lines", "lines_grid", "paths", "show", "stacked_bars", "styles",
+    "PALETTE", "Style", "areas", "bars", "color", "columns", "lines", "lines_grid", "paths", "show", "stacked_bars", "styles",
 ]
