@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -220,8 +221,8 @@ def test_the_table_of_results_made_by_hand():
     lines = summary.table(results(*runs, times=times)).splitlines()
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
     assert cells[0] == ["optimizer", "rate", "held-out loss", "minus AdamW's", "bytes", "time"]
-    assert cells[2] == ["AdamW", f"{find('adamw').rate:.2g}", "2.200 ± 0.497", "", "8.00", "1.00"]
-    assert cells[3] == ["Lion", f"{2 * lion:.2g}", "2.300 ± 0.448", "+0.100 ± 0.124", "8.00", "0.90"]
+    assert cells[2] == ["AdamW", f"{find('adamw').rate:.2g}", "2.200 ± 0.497", "", "8", "1.00"]
+    assert cells[3] == ["Lion", f"{2 * lion:.2g}", "2.300 ± 0.448", "+0.100 ± 0.124", "8", "0.90"]
     assert cells[4][2:4] == ["1 of 3 diverged", ""]
     assert cells[5][0] == "Adam" and cells[5][2] == "not finished" and cells[5][5] == ""
     assert len({len(line) for line in lines}) == 1
@@ -628,3 +629,8 @@ def test_the_recorded_run_is_whole():
         assert list(row.losses) == [1, 2, 3, 4, 5] and row.loss is not None, key
         assert row.bytes_per_parameter == pytest.approx(REGISTRY[key].state_bytes_per_param, abs=1e-4), key
         assert row.time > 0, key
+
+
+def test_the_readme_shows_the_recorded_run():
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    assert summary.table(load(records.RECORDED)) in readme, "run `python -m tools.compared` to bring the README up to date"

@@ -79,8 +79,8 @@ def test_the_table_and_the_file(fake):
     assert result.exit_code == 0
     rows = table_of(result.stdout)
     # Losses 2.01 2.02 2.03 and 2.12 2.14 2.16, differences 0.11 0.12 0.13; t for 2 degrees is 4.303.
-    assert rows[2] == ["AdamW", f"{find('adamw').rate:.2g}", "2.020 ± 0.025", "", "8.00", "1.00"]
-    assert rows[3] == ["Lion", f"{find('lion').rate:.2g}", "2.140 ± 0.050", "+0.120 ± 0.025", "4.00", "1.25"]
+    assert rows[2] == ["AdamW", f"{find('adamw').rate:.2g}", "2.020 ± 0.025", "", "8", "1.00"]
+    assert rows[3] == ["Lion", f"{find('lion').rate:.2g}", "2.140 ± 0.050", "+0.120 ± 0.025", "4", "1.25"]
     assert result.stdout.endswith("All runs are in compare.jsonl.\n")
     assert len(load("compare.jsonl").runs) == len(fake.asked) == 2 * (7 + 3)
     assert fake.timed == [["adamw", "lion"]]

@@ -105,7 +105,7 @@ def table(results: Results) -> str:
         time = "" if row.time is None else f"{row.time:.2f}"
         difference = "" if row.difference is None else f"{row.difference.mean:+.3f} ± {row.difference.half:.3f}"
         lines.append(
-            (row.name, f"{row.tuning.best:.2g}{mark}", _loss(row), difference, f"{row.bytes_per_parameter:.2f}", time)
+            (row.name, f"{row.tuning.best:.2g}{mark}", _loss(row), difference, f"{row.bytes_per_parameter:.3g}", time)
         )
         if mark:
             end = "lowest" if row.tuning.edge == "low" else "highest"
