@@ -319,15 +319,15 @@ hint("adam_state_bytes")
 # | 03 | [adaptive_rates](03_adaptive_rates.ipynb) | why should each weight have its own rate? | ready |
 # | 04 | [adam](04_adam.ipynb) | could you have invented it? | ready |
 # | 05 | [adamw](05_adamw.ipynb) | why is L2 not weight decay? | ready |
-# | 06 | why_adam | which explanations survive an experiment? | coming |
-# | 07 | schedules | warmup, cosine, warmup-stable-decay | coming |
-# | 08 | stability | spikes, clipping, epsilon, beta2 | coming |
-# | 09 | large_batch | how does the rate scale with the batch? | coming |
+# | 06 | [why_adam](06_why_adam.ipynb) | which explanations survive an experiment? | ready |
+# | 07 | [schedules](07_schedules.ipynb) | what does warmup cure, and what does decay buy? | ready |
+# | 08 | [stability](08_stability.ipynb) | the loss jumps: what do you look at first? | ready |
+# | 09 | [large_batch](09_large_batch.ipynb) | how does the rate scale with the batch, and how far? | ready |
 # | 10 | [memory_accounting](10_memory_accounting.ipynb) | where do 16 bytes per parameter go? | ready |
 # | 11 | [mixed_precision](11_mixed_precision.ipynb) | what do fp16 and bf16 break? | ready |
 # | 12 | production_kernels | what makes a fused step fast? | coming |
-# | 13 | small_state | 8 bits, factored, no second moment | coming |
-# | 14 | beyond_adam | Lion, Sophia, Muon, Shampoo, SOAP | coming |
+# | 13 | [small_state](13_small_state.ipynb) | what does AdamW lose when its state shrinks? | ready |
+# | 14 | [beyond_adam](14_beyond_adam.ipynb) | Lion, Sophia, SOAP, Muon: what beats a tuned AdamW? | ready |
 # | 15 | sharding | ZeRO 1, 2 and 3 | coming |
 # | 16 | regularisation_and_data | what else prevents overfitting? | coming |
 # | 17 | attention_and_objectives | what is being optimised? | coming |
@@ -355,21 +355,26 @@ hint("adam_state_bytes")
 #
 # If a run was interrupted or a cell looks odd: *Kernel → Restart Kernel and Run All Cells*.
 #
-# **Two weeks, an hour a day**, with what is ready now. The notebooks tell one story, from one step downhill to AdamW and
-# what it costs, so take them in order:
+# **Two weeks, two hours a day**, with what is ready now. 01 to 05 tell one story, from one step downhill to AdamW: take them
+# in order. The others stand on them, not on each other.
 #
-# | days | do |
+# | day | do |
 # |---|---|
-# | 1 | this notebook, with the knobs |
-# | 2-3 | 01_gradient_descent, then its exercises |
-# | 4 | 02_momentum with a pen, then its exercises |
-# | 5-6 | 03_adaptive_rates, then its exercises |
-# | 7-8 | 04_adam: sections 1 to 4 with a pen, the rest, its exercises, guided |
-# | 9 | 05_adamw, then its exercises |
-# | 10-11 | 10_memory_accounting with a pen, then its exercises |
-# | 12 | 11_mixed_precision, then its exercises |
-# | 13 | Adam and AdamW from a blank page, against the clock |
-# | 14 | the questions of all of them aloud, to somebody; the wrong ones again; then the question below |
+# | 1 | this notebook with its knobs, 01_gradient_descent, its exercises |
+# | 2 | 02_momentum with a pen, its exercises |
+# | 3 | 03_adaptive_rates, its exercises |
+# | 4-5 | 04_adam: sections 1 to 4 with a pen, the rest, its exercises, guided |
+# | 6 | 05_adamw, its exercises |
+# | 7 | 06_why_adam: predict each experiment before you run it; its exercises |
+# | 8 | 07_schedules, its exercises |
+# | 9 | 08_stability, its exercises; the decision tree from memory |
+# | 10 | 10_memory_accounting with a pen, its exercises |
+# | 11 | 11_mixed_precision, its exercises |
+# | 12 | 09_large_batch, its exercises |
+# | 13 | 13_small_state and 14_beyond_adam, with Lion and Newton-Schulz from their exercises |
+# | 14 | Adam and AdamW from a blank page, against the clock; the questions of all notebooks aloud, to somebody; then the question below |
+#
+# With one hour a day, read all of them and do the exercises of 01, 04, 05, 08 and 10: they are asked most.
 #
 # ## 10. In the interview
 #
