@@ -53,8 +53,8 @@ def test_the_bank_covers_what_it_should():
     assert kinds.count("compute") >= 5 and kinds.count("verdict") >= 5 and kinds.count("bug") >= 2
     assert {question.verdict for question in BANK_NOW.values() if question.verdict} == {"right", "wrong", "depends"}
     assert {question.level for question in BANK_NOW.values()} == {1, 2, 3}
-    for area in ("gradient_descent", "momentum", "adaptive_rates", "why_adam", "stability", "memory", "mixed_precision"):
-        assert sum(question.area == area for question in BANK_NOW.values()) >= 12
+    for area in {question.area for question in BANK_NOW.values()}:
+        assert sum(question.area == area for question in BANK_NOW.values()) >= 12, area
     assert len(AREAS) == len(set(AREAS))
 
 

@@ -13,7 +13,9 @@ from course_lib.plots.style import INK, MUTED, PALETTE, SMALL_PT, TEXT_PT, figur
 from course_lib.plots.style import title as write_title
 
 NAME_PT = 9.0
-BESIDE, BETWEEN = 0.13, 0.24  # inches: from a point to its name, from a column's longest name to the next column
+BESIDE, BETWEEN = 0.17, 0.2  # inches: from a column to its names, from a column's longest name to the next column
+ASIDE = 0.06  # inches: between neighbours of a crowded column, so that their intervals do not cover each other
+CROWD = 4  # points
 
 
 def columns(
@@ -27,7 +29,8 @@ def columns(
 ) -> Figure:
     """Points with vertical intervals, each with its name beside it, one column for each value of x.
 
-    The columns stand in the order of x, as far apart as their names need: distances mean nothing.
+    The columns stand in the order of x, as far apart as their names need: distances mean nothing. In a crowded column
+    points stand a little to the left and right, in turn.
 
     Args:
         points: name -> (x, y, half the interval). Points of equal x share a column.
@@ -50,14 +53,17 @@ def columns(
         needed = sum(widths) + 0.9
         raise ValueError(f"The names of {len(groups)} columns need {needed:.1f} inches; size has {size[0]:g}.")
     at = dict(zip(groups, np.cumsum([BETWEEN, *widths[:-1]]), strict=True))
+    place = {name: at[x] + ASIDE * (index % 3 - 1 if len(names) >= CROWD else 0) for x, names in groups.items()
+             for index, name in enumerate(sorted(names, key=lambda name: points[name][1]))}
 
     fig, (ax,) = figure(size)
     write_title(ax, title, size[0])
     looks = {name: optimizer_style(name) for name in points}
-    for name, (x, y, half) in points.items():
+    for name, (_, y, half) in points.items():
         look = looks[name]
-        ax.errorbar(at[x], y, half, color=look.color if look else PALETTE["blue"], marker=look.marker if look else "o",
-                    markersize=6, markeredgecolor="white", markeredgewidth=0.7, elinewidth=1.4, capsize=3)
+        ax.errorbar(place[name], y, half, color=look.color if look else PALETTE["blue"],
+                    marker=look.marker if look else "o", markersize=6, markeredgecolor="white", markeredgewidth=0.7,
+                    elinewidth=1.4, capsize=3)
     ax.set_xlim(0, sum(widths) + BETWEEN)
     ax.margins(y=0.06)
     ax.xaxis.set_major_locator(FixedLocator(list(at.values())))
@@ -78,7 +84,8 @@ def columns(
             look = looks[name]
             # A line leads from the point to a name that had to move away from it.
             arrow = {"arrowstyle": "-", "color": MUTED, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3}
-            ax.annotate(name, (at[x], points[name][1]), xytext=(72 * BESIDE, placed - height), va="center",
+            aside = 72 * (BESIDE + at[x] - place[name])
+            ax.annotate(name, (place[name], points[name][1]), xytext=(aside, placed - height), va="center",
                         textcoords="offset points", fontsize=NAME_PT, color=look.text_color if look else INK,
                         annotation_clip=False, arrowprops=arrow if abs(placed - height) > 3 else None)
     return fig

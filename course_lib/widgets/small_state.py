@@ -39,10 +39,10 @@ ROWS, ROW = 64, 256  # of the matrix whose moments are quantised
 WITHIN = 0.3  # standard deviation of ln(gradient size) among the elements of a row
 ERRORS = np.geomspace(1e-4, 1, 121)
 SEEN = (
-    "Left, stacked bars of the optimizer's state in bytes per parameter, of AdamW and of the chosen optimizer: embedding "
-    "and head, attention, MLP, norms and biases. Right, for the moments of a made-up matrix in 8-bit blocks, the share "
-    "of the elements whose stored value is off by more than 0.01% to 100%: v and m with the dynamic map, v with a linear "
-    "one. What is off by 100% has become zero."
+    "Left, stacked bars of the optimizer's state in bytes per parameter, of AdamW and of the chosen optimizer: "
+    "embedding and head, attention, MLP, norms and biases. Right, for the moments of a made-up matrix in 8-bit blocks, "
+    "the share of the elements whose stored value is off by at least 0.01% to 100%: v and m with the dynamic map, v "
+    "with a linear one. What is off by 100% has become zero."
 )
 
 
@@ -51,8 +51,8 @@ def explore_small_state(
 ) -> None:
     """Show an optimizer's bytes of state beside AdamW's, and the error of moments in 8-bit blocks, with controls.
 
-    The quantised moments are those of a matrix of 64 x 256. Each row's gradients have a size of their own, spread evenly
-    over ``spread`` decades; those of a row differ a little. v is the square of that size, m a normal draw of it.
+    The quantised moments are those of a matrix of 64 x 256. Each row's gradients have a size of their own, spread
+    evenly over ``spread`` decades; those of a row differ a little. v is the square of that size, m a normal draw of it.
 
     Args:
         model: a key of ``course_lib.memory.models.MODELS``, at first.
@@ -120,10 +120,12 @@ def errors(block: int, spread: float) -> Errors:
     rng = np.random.default_rng(0)
     rows = 10.0 ** (-spread * rng.permutation(ROWS) / (ROWS - 1))
     size = rows[:, None] * np.exp(WITHIN * rng.standard_normal((ROWS, ROW)))
-    v, m = (torch.from_numpy(moment.astype(np.float32)).flatten()
-            for moment in (size**2, size * rng.standard_normal((ROWS, ROW))))
-    return Errors(*(relative_error(moment, signed=signed, block=block, table=table).double().numpy() for moment, signed, table
-                    in ((v, False, None), (m, True, None), (v, False, linear_map(signed=False)))))
+    v, m = (torch.from_numpy(moment.ravel()) for moment in (size**2, size * rng.standard_normal((ROWS, ROW))))
+
+    def off(moment: torch.Tensor, **how: Any) -> np.ndarray:
+        return relative_error(moment, block=block, **how).double().numpy()
+
+    return Errors(off(v, signed=False), off(m, signed=True), off(v, signed=False, table=linear_map(signed=False)))
 
 
 def finding(model: str, optimizer: str, block: int, spread: float) -> str:
