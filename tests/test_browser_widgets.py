@@ -27,6 +27,24 @@ widgets.explore_memory(sequence=8192)
 
 # %% tags=["scaling"]
 widgets.explore_loss_scaling()
+
+# %% tags=["batch"]
+widgets.explore_batch_size()
+
+# %% tags=["shock"]
+widgets.explore_gradient_shock(cap=True)
+
+# %% tags=["newton"]
+widgets.explore_newton_schulz()
+
+# %% tags=["rare"]
+widgets.explore_rare_tokens()
+
+# %% tags=["schedule"]
+widgets.explore_schedule()
+
+# %% tags=["state"]
+widgets.explore_small_state()
 """
 
 
@@ -87,7 +105,7 @@ def test_a_learner_turns_the_knobs(address, tmp_path):
 
         # Not run yet: the picture of the build, and no word of a missing model.
         lab.wait_until_drawn()
-        assert lab.cells().locator("img").count() == 4
+        assert lab.cells().locator("img").count() == TEXT.count("# %%")
         assert "widget" not in " ".join(lab.cells().locator(".jp-OutputArea-output").all_inner_texts()).lower()
 
         lab.run(cell)
@@ -175,4 +193,22 @@ def test_a_learner_turns_the_scaler(address, tmp_path):
             changed = change_of(lab.page, cell)
             slider(cell, name).press(key)
             changed(part)
+        assert lab.errors() == []
+
+
+def test_a_learner_turns_the_other_knobs(address, tmp_path):
+    with browser(address, tmp_path) as lab:
+        for tag, turns in {
+            "batch": [("batch size", "End"), ("noise scale", "End")],
+            "shock": [("size of the shock", "Home"), ("beta2", "Home")],
+            "newton": [("steps", "Home"), ("condition", "End")],
+            "rare": [("exponent", "Home"), ("tokens", "End")],
+            "schedule": [("floor", "End"), ("weight_decay", "Home")],
+            "state": [("spread (decades)", "End"), ("block", "End")],
+        }.items():
+            cell = running(lab, tag)
+            for name, key in turns:
+                changed = change_of(lab.page, cell)
+                slider(cell, name).press(key)
+                assert changed("")
         assert lab.errors() == []
