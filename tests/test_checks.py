@@ -26,7 +26,16 @@ from course_lib.checks.report import REMARK, Finding, Report
 from course_lib.checks.specs import SPECS
 
 ROOT = Path(__file__).resolve().parent.parent
-ENOUGH = {"adam": 60, "adamw": 60, "momentum": 40, "nesterov": 40, "adagrad": 40, "rmsprop": 40, "adadelta": 40}
+ENOUGH = {
+    "adam": 60,
+    "adamw": 60,
+    "momentum": 40,
+    "nesterov": 40,
+    "adagrad": 40,
+    "rmsprop": 40,
+    "adadelta": 40,
+    "lion": 60,
+}
 
 
 @pytest.mark.parametrize("exercise", PROVED)
@@ -91,6 +100,7 @@ def test_pairs_of_mistakes_are_named(key):
         "adagrad": ("v-starts-at-tenth", "lr-twice"),
         "rmsprop": ("eps-inside-root", "decay-missing"),
         "adadelta": ("u-of-scaled-update", "numerator-root-missing"),
+        "lion": ("decay-without-lr", "m-before-sign"),
     }
     first, second = pairs[key]
     codes = [f.code for f in judge(key, candidate(key, mistakes[first], mistakes[second]), lambda _: None)]
@@ -107,6 +117,7 @@ def test_pairs_of_mistakes_are_named(key):
         ("adagrad", "dual-averaging", "Duchi"),
         ("adagrad", "row-wise", "recommender"),
         ("adadelta", "lr-missing", "Zeiler"),
+        ("lion", "sign-of-new-m", "Signum"),
     ],
 )
 def test_other_specifications_are_explained_and_not_called_mistakes(key, code, named):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from course_lib.checks.candidate import RIGHT, Driver, Stopped, agrees, watched
-from course_lib.checks.problem import Problem, Values, single
+from course_lib.checks.problem import Problem, Values
 from course_lib.checks.reference import follow
 from course_lib.checks.report import MISTAKE, REMARK, Finding
 from course_lib.checks.specs import Spec
@@ -134,6 +134,14 @@ def _memory(spec: Spec, candidate: Any, _trouble: bool, _blank: bool) -> list[Fi
                 "Make the state with zeros_like(p).",
             )
         )
+    elif few_digits(driver):  # in a rule that steps by signs the numbers hardly show it
+        findings.append(
+            Finding(
+                "low-precision",
+                "What is kept from step to step has only the digits of a narrower type.",
+                "In which dtype is the state kept, and in which is it computed?",
+            )
+        )
     return findings
 
 
@@ -169,10 +177,17 @@ def tensors_in(value: Any, depth: int = 6) -> Iterator[Tensor]:
             yield from tensors_in(inner, depth - 1)
 
 
+def few_digits(driver: Driver) -> bool:
+    """True if a tensor that the candidate keeps holds nothing but numbers of a type narrower than the parameter's."""
+    kept = [tensor.detach() for tensor in tensors_in(driver.optimizer) if tensor.is_floating_point()]
+    telling = [tensor for tensor in kept if tensor.unique().numel() > 3]  # not a step count, not zeros and ones
+    return any(torch.equal(tensor.float().double(), tensor.double()) for tensor in telling)
+
+
 def _two_instances(spec: Spec, candidate: Any, trouble: bool, _blank: bool) -> list[Finding]:
     """two instances side by side"""
     hint = "What is shared by all instances of your class: a class attribute, a mutable default, a global?"
-    problems = [spec.small, single(spec.groups[1], steps=6, scale=0.2, seed=23)]
+    problems = [spec.small, spec.single(spec.groups[1], steps=6, scale=0.2, seed=23)]
     try:
         alone = [Driver(candidate, problem).run() for problem in problems]
     except Stopped as stop:
@@ -234,7 +249,7 @@ def _generator(spec: Spec, candidate: Any, _trouble: bool, _blank: bool) -> list
 def _gradient_in_place(spec: Spec, candidate: Any, _trouble: bool, _blank: bool) -> list[Finding]:
     """gradients that are zeroed in place"""
     # Without weight decay, so that what is worked on may be the gradient itself and not a sum made from it.
-    problem = single({**spec.groups[0], "weight_decay": 0.0}, steps=4)
+    problem = spec.single({**spec.groups[0], "weight_decay": 0.0}, steps=4)
     watch = Watch()
     fresh, again = (watch.run(Driver(candidate, problem)) for _ in range(2))
     if watch.findings or agrees(problem, again, fresh, SELF):
@@ -348,7 +363,7 @@ def _outside(spec: Spec, candidate: Any, trouble: bool, _blank: bool) -> list[Fi
 
 def _not_a_number(spec: Spec, candidate: Any, trouble: bool, _blank: bool) -> list[Finding]:
     """a gradient that is not a number"""
-    if trouble:
+    if trouble or not spec.shows_nan:
         return []
     rows = [[row[0].copy()] for row in spec.small.gradients]
     rows[1][0][0] = np.nan
@@ -512,7 +527,7 @@ def _maximize(spec: Spec, candidate: Any, trouble: bool, blank_page: bool) -> li
         return [
             Finding(
                 "no-maximize",
-                "There is no `maximize` argument; torch's optimizer has one.",
+                f"There is no `maximize` argument; torch's optimizer{' has' if spec.in_torch else 's have'} one.",
                 "With maximize=True the gradient changes its sign.",
                 MISTAKE if blank_page else REMARK,
             )
@@ -556,7 +571,7 @@ def _defaults(spec: Spec, candidate: Any, trouble: bool, _blank: bool) -> list[F
         and given[name] not in (None, value, list(value) if isinstance(value, tuple) else value)
     ]
     for scale in DEFAULT_SCALES:
-        problem = single(spec.defaults, steps=6, scale=scale, from_zero=scale < 1)
+        problem = spec.single(spec.defaults, steps=6, scale=scale, from_zero=scale < 1)
         got = Driver(
             lambda params, **_: candidate(params, **{name: spec.defaults[name] for name in needed}), problem
         ).run()
@@ -564,7 +579,7 @@ def _defaults(spec: Spec, candidate: Any, trouble: bool, _blank: bool) -> list[F
             return [
                 Finding(
                     "defaults",
-                    f"Made with no arguments but the parameters, it is not torch's: {', '.join(wrong) or 'some default differs'}.",
+                    f"Made with no arguments but the parameters, it is not {spec.whose}: {', '.join(wrong) or 'some default differs'}.",
                     f"The defaults are {', '.join(f'{name}={value!r}' for name, value in spec.defaults.items())}.",
                 )
             ]
@@ -576,7 +591,7 @@ def _at_defaults(spec: Spec, candidate: Any, trouble: bool, _blank: bool) -> lis
     if trouble:
         return []
     for scale in DEFAULT_SCALES:
-        problem = single(spec.defaults, steps=6, scale=scale, from_zero=scale < 1)
+        problem = spec.single(spec.defaults, steps=6, scale=scale, from_zero=scale < 1)
         difference = agrees(problem, Driver(candidate, problem).run(), follow(problem, spec.rule), RIGHT)
         if difference:
             settings = ", ".join(f"{name}={value!r}" for name, value in spec.defaults.items())
@@ -595,7 +610,7 @@ def _without_decay(spec: Spec, candidate: Any, trouble: bool, _blank: bool) -> l
     """no weight decay"""
     if trouble:
         return []
-    problem = single({**spec.groups[0], "weight_decay": 0.0}, steps=6)
+    problem = spec.single({**spec.groups[0], "weight_decay": 0.0}, steps=6)
     got = Driver(candidate, problem).run()
     difference = agrees(problem, got, follow(problem, spec.rule), RIGHT)
     if not difference:
@@ -636,7 +651,7 @@ def _schedules(spec: Spec, candidate: Any, trouble: bool, _blank: bool) -> list[
                 Finding(
                     f"{code}-schedule",
                     f"Right as long as `{name}` stays what it is; when it changes during the run, as OneCycleLR changes "
-                    f"momentum and betas, your numbers are not torch's. {difference}",
+                    f"momentum and betas, your numbers are not {spec.whose}. {difference}",
                     "What do you remember that was made with the old value?",
                     MISTAKE if name == "weight_decay" else REMARK,  # the others may be folded into what is remembered
                 )
@@ -664,7 +679,7 @@ def _options(spec: Spec, candidate: Any, trouble: bool, _blank: bool) -> list[Fi
         if name not in _arguments(candidate):
             continue
         hyper = {**spec.groups[0], **changes}
-        problem = single(hyper, steps=6)
+        problem = spec.single(hyper, steps=6)
         passed = {key: value for key, value in hyper.items() if key in spec.groups[0]}
         try:
             got = Driver(
@@ -691,7 +706,7 @@ def _long(spec: Spec, candidate: Any, trouble: bool, _blank: bool) -> list[Findi
     """thousands of steps"""
     if trouble:
         return []
-    problem = single(
+    problem = spec.single(
         {**spec.groups[0], **{k: v for k, v in spec.defaults.items() if k in ("betas", "alpha", "rho")}}, steps=LONG
     )
     difference = agrees(problem, Driver(candidate, problem).run(), follow(problem, spec.rule), RIGHT)
@@ -717,7 +732,7 @@ def _edge(spec: Spec, candidate: Any, trouble: bool, _blank: bool) -> list[Findi
         (1e-9, spec.edge, True),
         (1.0, dict(spec.edge, lr=1.234567e-7), True),
     ):
-        problem = single(hyper, steps=5, scale=scale, from_zero=from_zero)
+        problem = spec.single(hyper, steps=5, scale=scale, from_zero=from_zero)
         difference = agrees(problem, Driver(candidate, problem).run(), follow(problem, spec.rule), RIGHT)
         if difference:
             settings = ", ".join(f"{name}={value}" for name, value in hyper.items())
@@ -735,7 +750,7 @@ def _precision(spec: Spec, candidate: Any, trouble: bool, _blank: bool) -> list[
     """float64 parameters"""
     if trouble:
         return []
-    problem = single(spec.exact, steps=4)
+    problem = spec.single(spec.exact, steps=4)
     got, right = Driver(candidate, problem).run(), follow(problem, spec.rule)
     if not agrees(problem, got, right, 1e-12):
         return []

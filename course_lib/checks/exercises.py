@@ -297,6 +297,172 @@ _ALL = (
         ),
     ),
     Exercise(
+        "block_rates", "One rate, or one for each block", "06_why_adam", "block_rates", "function",
+        (
+            "Along which direction does a step with rate eta multiply the error by 1 - eta * c, and what is c? Which c is the worst for a given eta?",
+            "Take the eigenvalues of each block (`np.linalg.eigvalsh`). A rate has to serve a smallest and a largest curvature: the best one "
+            "makes both equally bad. Whose smallest and largest are they in each of the two cases?",
+            "The factor is (L - mu) / (L + mu). For `one`, L and mu are the largest and the smallest eigenvalue of all blocks together; for "
+            "`per_block`, take the factor of each block by itself, and the largest of these.",
+        ),
+    ),
+    Exercise(
+        "zipf_half", "How long a rare token waits", "06_why_adam", "steps", "number",
+        (
+            "What is the curvature of a token's row, and by which factor does a step multiply its error?",
+            "With lr = 1 / (largest curvature) the factor is 1 - (frequency of token 1000) / (frequency of token 1). What of Zipf's law is left in it?",
+            "(1 - 1/1000)^t <= 1/2: take logarithms, divide, and round up.",
+        ),
+    ),
+    Exercise(
+        "edge_of_the_grid", "A comparison that is not fair yet", "06_why_adam", "unfair", "number",
+        (
+            "When do you know that a best learning rate is the best, and not the best of those that somebody happened to try?",
+            "Sort the sixteen runs into four rows: two batches, two optimizers, by rate. Mark the lowest loss of each row.",
+            "Three of the four marks have a worse run on either side. The fourth stands at the end of its row.",
+        ),
+    ),
+    Exercise(
+        "warmup_cosine", "Warmup and cosine", "07_schedules", "warmup_cosine", "function",
+        (
+            "Write down the values at the steps 0, warmup - 1, warmup, total - 1, total and total + 1 before you write code.",
+            "After the warmup, which share of the descent is over at `step`? It is 0 at `warmup`, 1 at `total`, and never more.",
+            "`if step < warmup: return (step + 1) / warmup`; `p = min((step - warmup) / (total - warmup), 1)`; then floor + (1 - floor) * "
+            "(1 + cos(pi * p)) / 2.",
+        ),
+    ),
+    Exercise(
+        "warmup_stable_decay", "Warmup, stable, decay", "07_schedules", "warmup_stable_decay", "function",
+        (
+            "At which step does the fall begin? And at which if the warmup is longer than what the fall leaves?",
+            "start = total - round(share * total), but not below warmup. Four stretches: below warmup, below start, below total, and the rest.",
+            "`start = max(total - round(share * total), warmup)`; after the warmup and the plateau `p = min((step - start) / (total - start), 1)` and "
+            "floor + (1 - floor) * (1 - sqrt(p)).",
+        ),
+    ),
+    Exercise(
+        "parameter_groups", "What decays, and what does not", "07_schedules", "parameter_groups", "function",
+        (
+            "A tensor does not know which module holds it, and may be held by two. What do you have to find out before you sort the first one?",
+            "Two passes. Over `model.modules()`: collect the `id` of every tensor that an embedding or a norm holds. Over `model.parameters()`, which "
+            "gives each tensor once and in order: sort.",
+            "A trained tensor goes into the second group if it has fewer than two dimensions or its id was collected, else into the first. "
+            "`isinstance(module, (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.RMSNorm))`.",
+        ),
+    ),
+    Exercise(
+        "layer_rates", "A rate for each layer", "07_schedules", "layer_rates", "function",
+        (
+            "How many steps down is it from the head to the embedding, if there are two blocks?",
+            "Head: 0 steps, last block: 1, ..., block 0: `layers`, embedding: layers + 1. The list begins with the embedding.",
+            "`[lr * decay**steps for steps in range(layers + 1, -1, -1)]`.",
+        ),
+    ),
+    Exercise(
+        "decay_left", "What a schedule leaves of a weight", "07_schedules", "left", "number",
+        (
+            "By what does AdamW multiply a weight without gradient, and which rate is in that factor?",
+            "The factors 1 - lr * weight_decay of all updates multiply. For small ones that is exp(- weight_decay * sum of the rates).",
+            "The sum of the rates is the area under the line up to update 12,000: a triangle and a trapezium. Or make an array of the 12,000 rates, and np.prod.",
+        ),
+    ),
+    Exercise(
+        "clip_by_global_norm", "Clip by the global norm", "08_stability", "clip_by_global_norm", "function",
+        (
+            "How long is the gradient of the whole model, and when is that known: inside the loop over the tensors, or after it?",
+            "A list of the gradients that exist; the sum of their squares, each in float32 or better; then one factor for all. For which norms is "
+            "nothing to be done: think of 0, of inf, and of NaN.",
+            "`grads = [p.grad for p in parameters if p.grad is not None]`; `norm = math.sqrt(sum(g.double().square().sum().item() for g in grads))`; "
+            "`if max_norm < norm < math.inf`: each `g.mul_(max_norm / norm)`; return norm.",
+        ),
+    ),
+    Exercise(
+        "token_mean_step", "One step, every token one vote", "08_stability", "token_mean_step", "function",
+        (
+            "By which one number must every micro-batch's sum be divided so that all tokens have the same vote? Can it be known inside the loop?",
+            "Count the targets that are not -100 over all micro-batches first. Then zero the gradients, and for each micro-batch call backward on its "
+            "sum over that count. What if the count is 0?",
+            "`tokens = sum(int((y != -100).sum()) for _, y in micro_batches)`; 0.0 if there are none; `optimizer.zero_grad()`; in the loop "
+            "`loss = loss_sum(model, x, y) / tokens`, `loss.backward()`, `total += loss.item()`; `optimizer.step()`.",
+        ),
+    ),
+    Exercise(
+        "ema_corrected", "An average that survives a NaN", "08_stability", "ema_corrected", "function",
+        (
+            "Which two things must be kept from row to row beside the average, if broken rows are to leave no trace?",
+            "m starts at zero and changes in sound rows only, and so does their count t. What is the row of a broken step, before and after the first "
+            "sound one?",
+            "`last` starts as NaN. For each row: if `np.isfinite(row).all()`: t += 1, `m = decay * m + (1 - decay) * row` and "
+            "`last = m / (1 - decay**t)`. Append `last` in either case; np.stack at the end.",
+        ),
+    ),
+    Exercise(
+        "z_loss", "The z-loss and its gradient", "08_stability", "z_loss", "function",
+        (
+            "What is the derivative of log sum exp by one logit? You know it by another name.",
+            "The chain rule: 2 * coefficient * log Z times softmax, over the number of rows. And exp(10,000)? What may be subtracted from a row's logits, "
+            "and what must be added afterwards?",
+            "`top = logits.max(axis=1, keepdims=True)`, `log_z = top + np.log(np.exp(logits - top).sum(axis=1, keepdims=True))`; loss "
+            "`coefficient * (log_z**2).mean()`; gradient `2 * coefficient * log_z * np.exp(logits - log_z) / len(logits)`.",
+        ),
+    ),
+    Exercise(
+        "residual_std", "GPT-2's scaled initialisation", "08_stability", "std", "number",
+        (
+            "If 96 independent branches of variance s^2 are added, what is the variance of the sum? And its standard deviation?",
+            "A block has two branches, attention and the MLP. N branches add up to N s^2: each deviation is divided by the root of N.",
+            "0.02 / sqrt(2 * 48).",
+        ),
+    ),
+    Exercise(
+        "first_symptom", "The first symptom in a log", "08_stability", "step", "number",
+        (
+            "For each column: what is its usual change from row to row? Which column is the first to leave its course and never come back?",
+            "Warmup makes gradients large and steps long; a bad batch makes loss and gradient norm jump together, and passes. Look at what grows by "
+            "factors where it grew by summands before.",
+            "The largest logit: +2, +2, +2, +1 a row, then times two in each row. The first row that has doubled is asked for.",
+        ),
+    ),
+    Exercise(
+        "noise_scale", "The noise scale from a run's own gradients", "09_large_batch", "noise_scale", "function",
+        (
+            "What is the expected squared length of a gradient of batch size B, in terms of |G|^2 and tr S? How many such equations do you have?",
+            "Average the squared lengths first, over steps and workers. The difference of the two means is tr S (1 / small - 1 / big). Where does the "
+            "ratio come: before the averages or after?",
+            "`a, b = norm_small_squared.mean(), norm_big_squared.mean()`; signal `(big * b - small * a) / (big - small)`; noise "
+            "`(a - b) / (1 / small - 1 / big)`; ratio `noise / signal if signal > 0 else math.inf`.",
+        ),
+    ),
+    Exercise(
+        "lamb_step", "One step of LAMB", "09_large_batch", "lamb_step", "function",
+        (
+            "Whose length stands above in the ratio, and whose below? Is the weight decay in what is measured?",
+            "m and v as Adam's, both corrected; u = m_hat / (sqrt(v_hat) + eps) + weight_decay * w, a row for each layer. Lengths along axis 1 "
+            "with keepdims. Which rows have the ratio 1?",
+            "`size, length = (np.linalg.norm(x, axis=1, keepdims=True) for x in (w, u))`; `ratio = np.ones_like(size)`; "
+            "`np.divide(size, length, out=ratio, where=(size > 0) & (length > 0))`; `w - lr * ratio * u`, the new m, the new v.",
+        ),
+    ),
+    Exercise(
+        "scale_rule", "The rules for a larger batch", "09_large_batch", "scale_rule", "function",
+        (
+            "In n / k steps, each of which sees k times as many examples: how far does SGD drift, and how much noise does it collect? And Adam, whose sqrt(v) is "
+            "the noise's size?",
+            "SGD: k lr. Adam: sqrt(k) lr; an average over as many examples has 1 - beta k times as large; eps stands beside sqrt(v), which falls by "
+            "sqrt(k). Where does that end?",
+            "sgd: (k * lr, betas, eps). adam: betas `tuple(1 - k * (1 - beta) for beta in betas)`, a ValueError if min(betas) < 0, and "
+            "(math.sqrt(k) * lr, betas, eps / math.sqrt(k)).",
+        ),
+    ),
+    Exercise(
+        "steps_needed", "Steps at a given batch", "09_large_batch", "steps", "number",
+        (
+            "What is the critical batch size here, and is 1 million tokens above or below it?",
+            "B_crit = E_min / S_min. A step at batch B gains 1 / (1 + B_crit / B) of what a noiseless one gains.",
+            "S = 20,000 * (1 + 2.5 / 1).",
+        ),
+    ),
+    Exercise(
         "model_state_gb", "Bytes of the model states", "10_memory_accounting", "model_state_gb", "function",
         (
             "What lies in memory between two training steps, whatever the batch? Name every tensor, and say how many bytes an element has.",
@@ -418,6 +584,88 @@ _ALL = (
             "A small scale alone is no underflow, and neither is a skipped step. Look for the first row in which more gradients are zero than the rows "
             "of the embedding explain.",
             "3% is the share of unused embedding rows. Go down the column until it is clearly more.",
+        ),
+    ),    Exercise(
+        "lion", "Lion, guided", "13_small_state", "Lion", "optimizer",
+        (
+            "Two averages of the gradients are needed. Which of them decides the direction, which is remembered, and which beta belongs to which?",
+            "c is made of the old m and this gradient, with beta1; the step takes the sign of c. Only then m moves on, from the old m and with "
+            "beta2. Does c live on?",
+            "Order within a step: `p *= 1 - lr * weight_decay`; `c = beta1 * m + (1 - beta1) * g` as a new tensor; `p -= lr * c.sign()`; "
+            "`m = beta2 * m + (1 - beta2) * g` in place. m starts at zero.",
+        ),
+    ),
+    Exercise(
+        "factored_moment", "Adafactor's factored moment", "13_small_state", "factored_moment", "function",
+        (
+            "A matrix of rank one is a column times a row. Which column and which row keep the row means and the column means of v?",
+            "R averages the row means of g**2 over time, C the column means: two vectors. R C has the scale of v squared, so one mean is divided "
+            "by. When is the start at zero corrected, and how many factors 1 - beta2**T does the result hold?",
+            "Per step: `R = beta2 * R + (1 - beta2) * (g**2).mean(axis=1)`, C likewise with axis 0. At the end divide both by 1 - beta2**T, "
+            "and return `(R / R.mean())[:, None] * C`; zeros if R is all zeros. Dividing first keeps small numbers from becoming 0.",
+        ),
+    ),
+    Exercise(
+        "quantise_blocks", "Blocks of codes, and back", "13_small_state", "quantise_blocks", "function",
+        (
+            "What must be done to the numbers of a block before a table of entries between -1 and 1 can hold them?",
+            "Which entry is nearest is decided by the middles between neighbours: `np.searchsorted(middles, share)`, or by the least "
+            "of all differences. What do the last block, if it is short, and a block of zeros need?",
+            "`of = np.arange(len(x)) // block`; absmax: the largest |x| of each block; divide x by absmax[of], by 1 where that is 0; "
+            "`codes = np.abs(share[:, None] - table).argmin(axis=1)`; back = table[codes] * absmax[of].",
+        ),
+    ),
+    Exercise(
+        "small_state_gb", "The bytes of seven optimizers", "13_small_state", "small_state_gb", "function",
+        (
+            "For a matrix (n, m) and for a vector (n,): how many float32 numbers does each of the seven keep?",
+            "Matrices: 2nm, nm, nm, n + m, nm + 2(n + m), nm + n in the order of the exercise. What has a vector, which has nothing to "
+            "factor? And of a tensor with 8-bit states, what is counted besides one byte for each code?",
+            "Vectors: adamw 2n, lion n, muon 2n, adafactor n, came 2n, adam_mini n + 1. adamw8bit: 8 bytes an element below 4096 elements; else "
+            "2 * (size + 4 * math.ceil(size / 256)) bytes. Add up over the tensors, over 1e9.",
+        ),
+    ),
+    Exercise(
+        "newton_schulz", "Newton-Schulz", "14_beyond_adam", "newton_schulz", "function",
+        (
+            "What does X X^T X do to the singular values of X, and what to its singular vectors?",
+            "Divide by the Frobenius norm once, at the start. In each step A = X X^T is made anew, of the X of that step, and all three terms "
+            "take the same X. `@` or `*`?",
+            "`X = G / max(np.linalg.norm(G), 1e-7)`, transposed if it is tall; `steps` times: `A = X @ X.T`, "
+            "`X = a * X + (b * A + c * A @ A) @ X`; transposed back.",
+        ),
+    ),
+    Exercise(
+        "muon_scale", "Muon's factor for a shape", "14_beyond_adam", "muon_scale", "function",
+        (
+            "O has orthonormal rows or columns. How long is it, and so how large is its root mean square element?",
+            "The squares of O's elements add up to min(rows, columns). Divide by the number of elements, and take the root: one side is left.",
+            "original: sqrt(max(1, rows / columns)). match_rms_adamw: O's root mean square is 1 / sqrt(max(rows, columns)); what brings it to 0.2?",
+        ),
+    ),
+    Exercise(
+        "muon_bug", "A bug to find in a Muon", "14_beyond_adam", "RepairedMuon", "optimizer",
+        (
+            "With float32 weights this Muon is right, with and without Nesterov. What does `.bfloat16()` return for a tensor that is bfloat16 already?",
+            "Print the norm of the momentum buffer after two steps on a bfloat16 weight with nesterov=False. Which line has written into it?",
+            "`update` is the buffer itself, and `orthogonal` divides its argument in place: let it make a new tensor there.",
+        ),
+    ),
+    Exercise(
+        "schedule_free_walk", "Schedule-free SGD", "14_beyond_adam", "schedule_free_walk", "function",
+        (
+            "There are three points. Which takes the steps, which is the mean of the past, and where is the gradient taken?",
+            "In step t: first y from the z and x of before, then the gradient at y, then z, and x at last, from the new z. Which weight makes "
+            "x the plain mean of z_1, ..., z_t?",
+            "`y = (1 - beta) * z + beta * x`; `z = z - lr * gradient(y)`; `x = x + (z - x) / t`, t from 1: new arrays each time.",
+        ),
+    ),
+    Exercise(
+        "fair_speedup", "The speedup that is left", "14_beyond_adam", "speedup", "number",
+        (
+            "Against which AdamW is the claim made, and which AdamW would you train with?",
+            "In the sweep, find the fewest steps after which AdamW with any of its rates has the loss of the claim.",
+            "The loss is 3.30. N has it after 6,000 steps. In the row of 1.2e-3 AdamW has it after how many?",
         ),
     ),
 )

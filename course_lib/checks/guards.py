@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from typing import Any
 
 import numpy as np
@@ -11,22 +12,25 @@ import torch
 from course_lib.checks.report import Finding
 
 _ALLOWED = ("Optimizer", "ScratchOptimizer")
+_FINISHED = ("torch.optim", "course_lib.optim", "pytorch_optimizer", "bitsandbytes.optim", "lion_pytorch")
 
 
 def production_class(candidate: type) -> str:
     """The name of the finished optimizer that a class is or builds on; empty if there is none."""
     for base in candidate.__mro__:
-        if base.__module__.startswith(("torch.optim", "course_lib.optim")) and base.__name__ not in _ALLOWED:
+        if base.__module__.startswith(_FINISHED) and base.__name__ not in _ALLOWED:
             return f"{base.__module__.split('.')[0]}'s own {base.__name__}"
     return ""
 
 
-def _finished_optimizers() -> list[type]:
-    return [
-        value
-        for value in vars(torch.optim).values()
-        if isinstance(value, type) and issubclass(value, torch.optim.Optimizer) and value is not torch.optim.Optimizer
-    ]
+def _finished_optimizers() -> dict[type, str]:
+    """The optimizers of the packages that are loaded, each with its full name."""
+    found = {}
+    for package in _FINISHED:
+        for name, value in vars(sys.modules[package]).items() if package in sys.modules else ():
+            if isinstance(value, type) and issubclass(value, torch.optim.Optimizer) and name not in _ALLOWED:
+                found.setdefault(value, f"{package}.{name}")
+    return found
 
 
 class Guards:
@@ -39,9 +43,10 @@ class Guards:
 
     def __enter__(self) -> Guards:
         if self._watch_production:
-            self._watched = {cls: cls.__init__ for cls in _finished_optimizers()}
+            names = _finished_optimizers()
+            self._watched = {cls: vars(cls)["__init__"] for cls in names if "__init__" in vars(cls)}
             for cls, init in self._watched.items():
-                cls.__init__ = self._telling(init, cls.__name__)
+                cls.__init__ = self._telling(init, names[cls])
         self._spaces = {
             "torch": torch,
             "torch.Tensor": torch.Tensor,
@@ -134,7 +139,7 @@ class Guards:
             findings.append(
                 Finding(
                     "production-optimizer",
-                    f"Your code makes a torch.optim.{self._built[0]} and lets it do the work.",
+                    f"Your code makes a {self._built[0]} and lets it do the work.",
                     "Write the rule yourself.",
                 )
             )

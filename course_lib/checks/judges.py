@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from course_lib.checks import functions
+from course_lib.checks.muon_bug import judge_muon_bug
 from course_lib.checks.optimizers import judge_optimizer
 from course_lib.checks.report import Finding
 from course_lib.checks.specs import SPECS
@@ -22,6 +23,7 @@ _OPTIMIZERS = {  # exercise -> (optimizer, is it a blank page)
     "adamw": ("adamw", False),
     "adamw_blank": ("adamw", True),
     "adamw_bug": ("adamw", False),
+    "lion": ("lion", False),
 }
 
 
@@ -34,4 +36,6 @@ def judge(
         return judge_optimizer(
             SPECS[key], candidate, progress, allow_production=allow_production, blank_page=blank_page
         )
+    if exercise == "muon_bug":
+        return judge_muon_bug(candidate, progress, allow_production=allow_production)
     return functions.JUDGES[exercise](candidate, progress)

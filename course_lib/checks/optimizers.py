@@ -10,14 +10,14 @@ import numpy as np
 import torch
 
 from course_lib.checks.candidate import RIGHT, Driver, Stopped, agrees
-from course_lib.checks.conduct import PROBES, Watch, tensors_in
+from course_lib.checks.conduct import PROBES, Watch, few_digits
 from course_lib.checks.guards import Guards, production_class
 from course_lib.checks.problem import Problem, Values
 from course_lib.checks.reference import follow
 from course_lib.checks.report import REMARK, Finding
 from course_lib.checks.specs import Spec
 
-CAUSES = ("gradient-written",)  # told before the wrong numbers that follow from them
+CAUSES = ("gradient-written", "low-precision")  # told before the wrong numbers that follow from them
 ROUNDED = 0.02  # what bfloat16's eight bits can do to a trajectory, roughly
 
 Progress = Callable[[str], None]
@@ -226,7 +226,7 @@ def _located(spec: Spec, candidate: Any, trajectory: list[Values] | None, differ
         if there:
             named = _named(spec, problem, mine, there, pairs=trajectory is None)
             near = not agrees(problem, mine, right, ROUNDED)
-            if not named and near and _few_digits(driver):
+            if not named and near and few_digits(driver):
                 return [
                     Finding(
                         "low-precision",
@@ -252,13 +252,6 @@ def _located(spec: Spec, candidate: Any, trajectory: list[Values] | None, differ
             "A parameter whose gradient is None is left as it is: its value, its moments, its step count.",
         )
     ]
-
-
-def _few_digits(driver: Driver) -> bool:
-    """True if a tensor that the candidate keeps holds nothing but numbers of a type narrower than the parameter's."""
-    kept = [tensor.detach() for tensor in tensors_in(driver.optimizer) if tensor.is_floating_point()]
-    telling = [tensor for tensor in kept if tensor.unique().numel() > 3]  # not a step count, not zeros and ones
-    return any(torch.equal(tensor.float().double(), tensor.double()) for tensor in telling)
 
 
 def _shape_of_error(problem: Problem, mine: list[Values], right: list[Values]) -> str:

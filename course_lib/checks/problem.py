@@ -58,7 +58,6 @@ class Problem:
         )
 
 
-SHAPES = ((3, 3), (3, 3), (), (4,), (3, 3), (3, 3))
 GROUPS = ((0, 1, 2, 3), (4, 5))
 SCALES = (1.0, 0.05, 0.4, 0.01, 2.5, 0.7)  # of the gradients: from far above eps to well below it
 STEPS = 12
@@ -67,23 +66,25 @@ ALL_ZERO = {(5, 0), (2, 3)}
 LR_FACTORS = (1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 1.7, 1.7, 1.7, 0.3, 0.3)
 
 
-def walk(first: Hyper, second: Hyper, seed: int = 7, complete: bool = False) -> Problem:
+def walk(first: Hyper, second: Hyper, seed: int = 7, complete: bool = False, size: int = 3) -> Problem:
     """Two groups, six tensors, twelve steps: everything that tells one trajectory from another.
 
     Square tensors of equal shape within a group and across groups, one of them not contiguous; a vector, a scalar;
     gradients from far above eps to far below it; one element that stays at zero with a gradient of zero, one with a
     gradient at every other step; whole gradients of zeros, missing gradients (none if ``complete``), a learning rate
-    that moves.
+    that moves. Matrices have ``size`` rows.
     """
     rng = np.random.default_rng(seed)
-    values = [rng.uniform(0.5, 3.0, shape) * rng.choice((-1.0, 1.0), shape) for shape in SHAPES]
+    square = (size, size)
+    shapes = (square, square, (), (size + 1,), square, square)
+    values = [rng.uniform(0.5, 3.0, shape) * rng.choice((-1.0, 1.0), shape) for shape in shapes]
     values[0][0, 0] = 0.0
     values[3] *= 0.02
     gradients: list[list[np.ndarray | None]] = []
-    drift = [rng.normal(size=shape) for shape in SHAPES]
+    drift = [rng.normal(size=shape) for shape in shapes]
     for step in range(STEPS):
         row: list[np.ndarray | None] = []
-        for tensor, shape in enumerate(SHAPES):
+        for tensor, shape in enumerate(shapes):
             gradient = SCALES[tensor] * (0.7 * drift[tensor] + rng.normal(size=shape)) * (1.0 + step % 3)
             if tensor == 0:
                 gradient[0, 0] = 0.0

@@ -80,6 +80,14 @@ def rmsprop(p: np.ndarray, g: np.ndarray, state: dict[str, Any], h: dict[str, An
     return p - h["lr"] * g / (np.sqrt(state["v"]) + h["eps"])
 
 
+def lion(p: np.ndarray, g: np.ndarray, state: dict[str, Any], h: dict[str, Any]) -> np.ndarray:
+    """Chen et al. 2023 (arXiv 2302.06675), Algorithm 2."""
+    beta1, beta2 = h["betas"]
+    m = state.get("m", np.zeros_like(p))
+    state["m"] = beta2 * m + (1 - beta2) * g
+    return p - h["lr"] * (np.sign(beta1 * m + (1 - beta1) * g) + h["weight_decay"] * p)
+
+
 RULES: dict[str, Rule] = {
     "adam": adam,
     "adamw": adamw,
@@ -88,6 +96,7 @@ RULES: dict[str, Rule] = {
     "adagrad": adagrad,
     "rmsprop": rmsprop,
     "adadelta": adadelta,
+    "lion": lion,
 }
 
 

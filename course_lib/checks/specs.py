@@ -25,6 +25,10 @@ class Spec:
         options: arguments beyond the contract; used, they must work: name -> the reference's arguments with it.
         torch_order: torch's arguments by position, where their order is another than the exercise's.
         still: what else, beside writing into tensors of its own, keeps this optimizer where it started.
+        size: rows of the walk's matrices, and elements of the vectors of the other problems. A rule that steps by signs
+            alone needs many, since most mistakes change few signs.
+        in_torch: torch.optim has this optimizer.
+        shows_nan: a gradient that is not a number must show in the parameter.
     """
 
     key: str
@@ -35,6 +39,14 @@ class Spec:
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     torch_order: tuple[str, ...] = ()
     still: str = ""
+    size: int = 3
+    in_torch: bool = True
+    shows_nan: bool = True
+
+    @property
+    def whose(self) -> str:
+        """Whose numbers are the right ones."""
+        return "torch's" if self.in_torch else "the exercise's"
 
     @property
     def rule(self) -> Rule:
@@ -46,17 +58,21 @@ class Spec:
 
     @cached_property
     def walk(self) -> Problem:
-        return walk(*self.groups)
+        return walk(*self.groups, size=self.size)
 
     @cached_property
     def complete_walk(self) -> Problem:
         """The walk with every gradient there."""
-        return walk(*self.groups, complete=True)
+        return walk(*self.groups, complete=True, size=self.size)
 
     @cached_property
     def small(self) -> Problem:
         """Six steps of one vector: for probes that compare a candidate with itself."""
-        return single(self.groups[0], steps=6)
+        return self.single(self.groups[0], steps=6)
+
+    def single(self, hyper: Hyper, steps: int, **options: Any) -> Problem:
+        """One vector under these hyper-parameters: :func:`course_lib.checks.problem.single`."""
+        return single(hyper, steps, self.size, **options)
 
 
 _ADAM_GROUPS = (
@@ -139,6 +155,19 @@ SPECS: dict[str, Spec] = {
             {"lr": 1e-2, "alpha": 0.99, "eps": 1e-8, "weight_decay": 0.0},
             {"lr": 0.125, "alpha": 0.0, "eps": 0.25, "weight_decay": 0.5},
             {"lr": 3.0, "alpha": 0.5, "eps": 0.0, "weight_decay": 0.0},
+        ),
+        Spec(
+            "lion",
+            (
+                {"lr": 0.05, "betas": (0.85, 0.75), "weight_decay": 0.3},
+                {"lr": 0.02, "betas": (0.6, 0.9), "weight_decay": 0.8},
+            ),
+            {"lr": 1e-4, "betas": (0.9, 0.99), "weight_decay": 0.0},
+            {"lr": 0.125, "betas": (0.5, 0.5), "weight_decay": 0.5},
+            {"lr": 3.0, "betas": (0.5, 0.0), "weight_decay": 0.0},
+            size=12,
+            in_torch=False,
+            shows_nan=False,  # torch.sign of a NaN is 0, NumPy's is a NaN
         ),
     )
 }

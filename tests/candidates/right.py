@@ -210,6 +210,45 @@ def rmsprop_lerp(p, g, s, t, h):
     return p.addcdiv(g, v.sqrt() + h["eps"], value=-h["lr"]), {"v": v}
 
 
+def lion_textbook(p, g, s, t, h):
+    b1, b2 = h["betas"]
+    m = s.get("m", torch.zeros_like(p))
+    p = p * (1 - h["lr"] * h["weight_decay"])
+    return p - h["lr"] * torch.sign(b1 * m + (1 - b1) * g), {"m": b2 * m + (1 - b2) * g}
+
+
+def lion_as_in_the_paper(p, g, s, t, h):
+    """Sign and decay in one update, as Algorithm 2 has them."""
+    b1, b2 = h["betas"]
+    m = s.get("m", torch.zeros_like(p))
+    update = m.lerp(g, 1 - b1).sign().add(p, alpha=h["weight_decay"])
+    return p.sub(update, alpha=h["lr"]), {"m": m.lerp(g, 1 - b2)}
+
+
+def lion_sum_kept(p, g, s, t, h):
+    """What is kept is the sum without its gain, which c puts back."""
+    b1, b2 = h["betas"]
+    total = s.get("total", 0 * p)
+    c = b1 * (1 - b2) * total + (1 - b1) * g
+    return p - h["lr"] * (c.sign() + h["weight_decay"] * p), {"total": b2 * total + g}
+
+
+def lion_corrected(p, g, s, t, h):
+    """A bias correction of c, which leaves its sign as it is."""
+    b1, b2 = h["betas"]
+    m = s.get("m", torch.zeros_like(p))
+    c = (b1 * m + (1 - b1) * g) / (1 - b1**t)
+    return (1 - h["lr"] * h["weight_decay"]) * p - h["lr"] * c.sign(), {"m": m + (1 - b2) * (g - m)}
+
+
+def lion_by_comparison(p, g, s, t, h):
+    """A difference of two comparisons is a sign."""
+    b1, b2 = h["betas"]
+    m = s.get("m", torch.zeros_like(p))
+    up, down = (b1 * m < (b1 - 1) * g).to(p.dtype), (b1 * m > (b1 - 1) * g).to(p.dtype)
+    return p + h["lr"] * (up - down - h["weight_decay"] * p), {"m": b2 * m - (b2 - 1) * g}
+
+
 TEXTBOOK = {
     "adam": adam_textbook,
     "adamw": adamw_textbook,
@@ -218,6 +257,7 @@ TEXTBOOK = {
     "adagrad": adagrad_textbook,
     "rmsprop": rmsprop_textbook,
     "adadelta": adadelta_textbook,
+    "lion": lion_textbook,
 }
 OTHER_FORMS = {
     "adam": (adam_efficient, adam_running_products),
@@ -233,6 +273,7 @@ OTHER_FORMS = {
     "adagrad": (adagrad_addcmul, adagrad_root_kept, adagrad_mean_kept),
     "adadelta": (adadelta_one_root, adadelta_eps_kept, adadelta_sums_kept),
     "rmsprop": (rmsprop_lerp,),
+    "lion": (lion_as_in_the_paper, lion_sum_kept, lion_corrected, lion_by_comparison),
 }
 
 # ----------------------------------------------------------------------------------------------- styles
@@ -518,6 +559,7 @@ OWN = {
     "adagrad": optim.Adagrad,
     "rmsprop": optim.RMSprop,
     "adadelta": optim.Adadelta,
+    "lion": optim.Lion,
 }
 PRODUCTION = {
     "adam": torch.optim.Adam,
@@ -531,10 +573,11 @@ PRODUCTION = {
 
 
 def variants(key: str) -> dict[str, type]:
-    """All correct variants of one optimizer by name; torch's own among them as the control."""
+    """All correct variants of one optimizer by name; torch's own, where it has one, among them as the control."""
     made = {}
     for style in STYLES:
         made[style.__name__] = type(style.__name__, (style,), {"KEY": key, "RULE": staticmethod(TEXTBOOK[key])})
     for rule in OTHER_FORMS[key]:
         made[rule.__name__] = type(rule.__name__, (LoopOverState,), {"KEY": key, "RULE": staticmethod(rule)})
-    return {**made, "course_lib's own": OWN[key], "torch's own": PRODUCTION[key]}
+    torchs = {"torch's own": PRODUCTION[key]} if key in PRODUCTION else {}
+    return {**made, "course_lib's own": OWN[key], **torchs}

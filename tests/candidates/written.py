@@ -269,6 +269,63 @@ def adadelta_of_one_tensor(p, g, s, t, h):
     return p - h["lr"] * d, {"both": both}
 
 
+def _lion(
+    direction=lambda p, g, m, c, h: c.sign(), kept=lambda p, g, m, c, h: m.lerp(g, 1 - h["betas"][1]), decay=None
+):
+    def rule(p, g, s, t, h):
+        m = _kept(s, "m", p)
+        c = torch.lerp(m, g, 1 - h["betas"][0])
+        shrunk = p * (1 - h["lr"] * h["weight_decay"]) if decay is None else decay(p, h)
+        return shrunk - h["lr"] * direction(p, g, m, c, h), {"m": kept(p, g, m, c, h)}
+
+    return rule
+
+
+def lion_updating_first(p, g, s, t, h):
+    m = _kept(s, "m", p)
+    m.lerp_(g, 1 - h["betas"][1])
+    c = m.lerp(g, 1 - h["betas"][0])
+    return p - h["lr"] * (c.sign() + h["weight_decay"] * p), {"m": m}
+
+
+def lion_in_place(p, g, s, t, h):
+    m, (b1, b2) = _kept(s, "m", p), h["betas"]
+    step = m.mul_(b1).add_(g, alpha=1 - b1).sign()
+    return p - h["lr"] * (step + h["weight_decay"] * p), {"m": m.mul_(b2).add_(g, alpha=1 - b2)}
+
+
+def lion_in_place_to_the_sign(p, g, s, t, h):
+    m, (b1, b2) = _kept(s, "m", p), h["betas"]
+    step = m.mul_(b1).add_(g, alpha=1 - b1).sign_()
+    p = p - h["lr"] * (step + h["weight_decay"] * p)
+    return p, {"m": m.mul_(b2).add_(g, alpha=1 - b2)}
+
+
+def lion_with_one_average(p, g, s, t, h):
+    m = _kept(s, "m", p).lerp_(g, 1 - h["betas"][0])
+    return p - h["lr"] * (m.sign() + h["weight_decay"] * p), {"m": m}
+
+
+def lion_with_l2(p, g, s, t, h):
+    g = _l2(p, g, h)
+    m = _kept(s, "m", p)
+    c = m.lerp(g, 1 - h["betas"][0])
+    return p - h["lr"] * c.sign(), {"m": m.lerp(g, 1 - h["betas"][1])}
+
+
+def lion_starting_full(p, g, s, t, h):
+    m = s.get("m", g)
+    c = m.lerp(g, 1 - h["betas"][0])
+    return p - h["lr"] * (c.sign() + h["weight_decay"] * p), {"m": m.lerp(g, 1 - h["betas"][1])}
+
+
+def lion_corrected_as_adam(p, g, s, t, h):
+    (b1, b2), m = h["betas"], _kept(s, "m", p)
+    m_hat = m / (1 - b2 ** (t - 1)) if t > 1 else m
+    c = b1 * m_hat + (1 - b1) * g
+    return p - h["lr"] * (c.sign() + h["weight_decay"] * p), {"m": b2 * m + (1 - b2) * g}
+
+
 WRITTEN = {
     "nesterov": {
         nesterov_of_keras: "lr-inside-buffer",
@@ -325,6 +382,29 @@ WRITTEN = {
         _adadelta(lambda u, v, g, eps: (u.sqrt() + eps) / (v.sqrt() + eps) * g): "eps-outside-roots",
         _adadelta(lambda u, v, g, eps: (u + eps) / (v + eps) * g): "roots-missing",
         _adadelta(lambda u, v, g, eps: u.sqrt() / (v + eps).sqrt() * g): "does-not-move",
+    },
+    "lion": {
+        lion_updating_first: "m-before-sign",
+        lion_in_place: "m-from-mix",
+        lion_in_place_to_the_sign: "m-from-sign",
+        lion_with_one_average: "m-uses-beta1",
+        lion_with_l2: "decay-in-gradient",
+        lion_starting_full: "m-starts-at-gradient",
+        lion_corrected_as_adam: "m-corrected",
+        _lion(lambda p, g, m, c, h: g.sign()): "sign-of-gradient",
+        _lion(lambda p, g, m, c, h: m.sign()): "sign-of-old-m",
+        _lion(lambda p, g, m, c, h: m.lerp(g, 1 - h["betas"][1]).sign()): "sign-of-new-m",
+        _lion(lambda p, g, m, c, h: c): "sign-missing",
+        _lion(lambda p, g, m, c, h: c / c.norm().clamp(min=1e-30)): "normalised",
+        _lion(lambda p, g, m, c, h: torch.where(c < 0, -1.0, 1.0)): "zero-goes-up",
+        _lion(lambda p, g, m, c, h: 2.0 * (c > 0) - 1): "zero-goes-down",
+        _lion(lambda p, g, m, c, h: m.lerp(g, h["betas"][0]).sign()): "mix-weights-swapped",
+        _lion(lambda p, g, m, c, h: (c + h["weight_decay"] * p).sign(), decay=lambda p, h: p): "decay-inside-sign",
+        _lion(lambda p, g, m, c, h: c.sign() * (c * g > 0)): "masked",
+        _lion(lambda p, g, m, c, h: (1 - h["betas"][0]) * c.sign()): "step-times-gain",
+        _lion(kept=lambda p, g, m, c, h: m.lerp(c.sign(), 1 - h["betas"][1])): "m-of-step",
+        _lion(kept=lambda p, g, m, c, h: g.clone()): "m-is-last-gradient",
+        _lion(decay=lambda p, h: p * (1 - h["weight_decay"])): "decay-without-lr",
     },
 }
 

@@ -7,7 +7,7 @@ import sys
 
 import torch
 
-from candidates.right import PRODUCTION, TEXTBOOK, PlainLists, _evaluate, _Subclass
+from candidates.right import OWN, PRODUCTION, TEXTBOOK, PlainLists, _evaluate, _Subclass
 from course_lib.checks.specs import SPECS
 
 Named = tuple[type, str]
@@ -15,7 +15,7 @@ Named = tuple[type, str]
 
 def conduct(key: str) -> dict[str, Named]:
     """Name -> (class, finding code) of the faulty variants of one optimizer."""
-    rule = TEXTBOOK[key]
+    rule, finished = TEXTBOOK[key], PRODUCTION.get(key, OWN[key])
 
     class Base(_Subclass):
         KEY = key
@@ -301,12 +301,12 @@ def conduct(key: str) -> dict[str, Named]:
 
         def __init__(self, params, **hyper):
             super().__init__(params, **hyper)
-            self.inner = PRODUCTION[key](self.param_groups)
+            self.inner = finished(self.param_groups)
 
         def step(self, closure=None):
             return self.inner.step(closure)
 
-    class BuildsOnProduction(PRODUCTION[key]):
+    class BuildsOnProduction(finished):
         pass
 
     table = [

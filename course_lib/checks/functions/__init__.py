@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from course_lib.checks.functions import adam, adamw, adaptive_rates, gradient_descent, memory, mixed_precision, momentum
+from course_lib.checks.functions import (
+    adam,
+    adamw,
+    adaptive_rates,
+    beyond_adam,
+    gradient_descent,
+    large_batch,
+    memory,
+    mixed_precision,
+    momentum,
+    schedules,
+    small_state,
+    stability,
+    why_adam,
+)
 from course_lib.checks.functions.common import Judge
 
 JUDGES: dict[str, Judge] = {
@@ -11,6 +25,12 @@ JUDGES: dict[str, Judge] = {
     **adaptive_rates.JUDGES,
     **adam.JUDGES,
     **adamw.JUDGES,
+    **why_adam.JUDGES,
+    **schedules.JUDGES,
+    **stability.JUDGES,
+    **large_batch.JUDGES,
     **memory.JUDGES,
     **mixed_precision.JUDGES,
+    **small_state.JUDGES,
+    **beyond_adam.JUDGES,
 }

@@ -57,7 +57,7 @@ class Numeric:
 
     Attributes:
         right: the reference, in NumPy.
-        cases: the arguments of each call, by name; arrays are NumPy's.
+        cases: the arguments of each call, by name; arrays, and those in lists, are NumPy's.
         known: the mistakes that are recognised by their numbers, over all cases.
         returns: what the function is to return, in words.
         parts: the names of the things it returns, if it returns several.
@@ -123,6 +123,8 @@ class Numeric:
             )
 
     def _given(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return [self._given(item) for item in value]
         if not isinstance(value, np.ndarray):
             return value
         return torch.tensor(value) if self.tensors else value.copy()
@@ -332,6 +334,8 @@ def _value(value: Any) -> str:
         if value.ndim == 1 and 0 < value.size <= 5:
             return f"={np.array2string(value, precision=4, separator=', ')}"
         return f" of shape {value.shape}"
+    if isinstance(value, list) and any(isinstance(item, np.ndarray) for item in value):
+        return f": a list of arrays of shapes {', '.join('None' if item is None else str(np.shape(item)) for item in value)}"
     return f" = {value.__doc__}" if callable(value) else f"={value}"
 
 
@@ -340,19 +344,23 @@ def _kind_of(value: Any) -> str:
         return "None"
     if isinstance(value, np.ndarray):
         return f"an array of {value.dtype}"
+    if isinstance(value, (list, tuple)) and value and len({type(item) for item in value}) == 1:
+        return f"a {type(value).__name__} of things of type {type(value[0]).__name__}"
     return f"something of type {type(value).__name__}"
 
 
 def _written(arguments: dict[str, Any], case: dict[str, Any]) -> list[Finding]:
-    changed = [
-        name
-        for name, value in case.items()
-        if isinstance(value, np.ndarray) and not np.array_equal(np.asarray(arguments[name]), value, equal_nan=True)
-    ]
+    changed = [name for name, value in case.items() if not _untouched(arguments[name], value)]
     if not changed:
         return []
     what = f"The function changes its arguments in place: {', '.join(f'`{name}`' for name in changed)}."
     return [Finding("input-written", what, "Work on a copy, and return new arrays.")]
+
+
+def _untouched(now: Any, before: Any) -> bool:
+    if isinstance(before, list):
+        return len(now) == len(before) and all(map(_untouched, now, before))
+    return not isinstance(before, np.ndarray) or np.array_equal(np.asarray(now), before, equal_nan=True)
 
 
 def _shape_hint(got: tuple[int, ...], want: tuple[int, ...]) -> str:

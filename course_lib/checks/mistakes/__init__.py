@@ -1,6 +1,6 @@
 """Catalogues of known mistakes, one family per optimizer key."""
 
-from course_lib.checks.mistakes import adadelta, adagrad, momentum, nesterov, rmsprop
+from course_lib.checks.mistakes import adadelta, adagrad, lion, momentum, nesterov, rmsprop
 from course_lib.checks.mistakes.adam_family import FAMILIES as _ADAM_FAMILIES
 from course_lib.checks.mistakes.engine import Family, Mistake
 
@@ -11,6 +11,7 @@ FAMILIES: dict[str, Family] = {
     "adagrad": adagrad.FAMILY,
     "rmsprop": rmsprop.FAMILY,
     "adadelta": adadelta.FAMILY,
+    "lion": lion.FAMILY,
 }
 
 __all__ = ["FAMILIES", "Family", "Mistake"]

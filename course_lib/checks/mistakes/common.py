@@ -117,7 +117,7 @@ STEP = (
     known("lr-over-t", "a learning rate divided by the step count", "Schedules live outside the optimizer.",
           step=lambda c: c.h["lr"] / c.t * c.direction),
     known("first-step-omitted", "a first step that fills what is remembered and does not move the parameter",
-          "What does torch do at the first step?", step=lambda c: np.where(c.t == 1, 0.0, c.h["lr"] * c.direction)),
+          "What does the rule do at the first step?", step=lambda c: np.where(c.t == 1, 0.0, c.h["lr"] * c.direction)),
     known("sign-only", "a step of lr times the sign of the update", "What decides how long the step is?",
           step=lambda c: c.h["lr"] * np.sign(c.direction)),
 )

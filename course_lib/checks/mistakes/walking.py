@@ -99,7 +99,7 @@ def walking(hyper_names: tuple[str, ...], counts_steps: bool) -> tuple:
         known("breaks-at-missing", "a loop over the group that ends at the first missing gradient (`break`)",
               "`continue` and `break` do two different things.", active=lambda c: _before_missing(c, True)),
         known("first-gradient-dropped", "a first gradient that is passed over: it makes the state, and neither enters it nor moves the parameter",
-              "What does torch do at the first step?", active=_seen_before),
+              "What does the rule do at the first step?", active=_seen_before),
         known("skips-zero-gradient", "a parameter skipped whenever its whole gradient is zero",
               "A gradient of zeros is a gradient. Which lines of the rule act all the same?",
               active=lambda c: c.has & (c.total(np.abs(c.g)) > 0)),

@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
-from course_lib.checks.numbers import adam, adamw, adaptive_rates, gradient_descent, memory, mixed_precision, momentum
+from course_lib.checks.numbers import (
+    adam,
+    adamw,
+    adaptive_rates,
+    beyond_adam,
+    gradient_descent,
+    large_batch,
+    memory,
+    mixed_precision,
+    momentum,
+    schedules,
+    stability,
+    why_adam,
+)
 from course_lib.checks.numbers.common import Answer
 from course_lib.checks.report import Finding
 
@@ -19,8 +33,13 @@ ANSWERS: dict[str, Answer] = {
     **adaptive_rates.ANSWERS,
     **adam.ANSWERS,
     **adamw.ANSWERS,
+    **why_adam.ANSWERS,
+    **schedules.ANSWERS,
+    **stability.ANSWERS,
+    **large_batch.ANSWERS,
     **memory.ANSWERS,
     **mixed_precision.ANSWERS,
+    **beyond_adam.ANSWERS,
 }
 
 
@@ -29,6 +48,7 @@ def judge_number(exercise: str, value: Any) -> list[Finding]:
     answer = ANSWERS[exercise]
     if value is None or value is Ellipsis:
         return [Finding("blank", "There is no answer here yet.", "Put a number in its place.")]
+    value = _plain(value)
     if isinstance(value, (bool, str)):
         return [
             Finding(
@@ -39,7 +59,9 @@ def judge_number(exercise: str, value: Any) -> list[Finding]:
         ]
     try:
         number = float(value)
-    except (TypeError, ValueError, RuntimeError, OverflowError):
+    except OverflowError:
+        return [Finding("wrong-number", f"A number beyond {sys.float_info.max:.0e} is far too large.", _FORMULA)]
+    except (TypeError, ValueError, RuntimeError):
         return [
             Finding(
                 "wrong-type",
@@ -70,6 +92,14 @@ def judge_number(exercise: str, value: Any) -> list[Finding]:
             )
         ]
     return [Finding("wrong-number", f"{answer.said(number)} is {_far(number / answer.value)}.", _FORMULA)]
+
+
+def _plain(value: Any) -> Any:
+    """The number in a tensor or an array of one element; anything else as it is."""
+    try:
+        return value.item()
+    except (AttributeError, TypeError, ValueError, RuntimeError):
+        return value
 
 
 def _far(ratio: float) -> str:

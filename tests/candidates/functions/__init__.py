@@ -1,11 +1,26 @@
-"""Answers to the exercises that ask for a function, right and wrong, with the code that the wrong ones must earn.
+"""Answers to the exercises that ask for a function or a repair, right and wrong, with the code that the wrong ones must earn.
 
 They are written as learners write them, and share nothing with the catalogue of the checks.
 """
 
 from __future__ import annotations
 
-from candidates.functions import adam, adamw, adaptive_rates, gradient_descent, memory, mixed_precision, momentum, sharpness
+from candidates.functions import (
+    adam,
+    adamw,
+    adaptive_rates,
+    beyond_adam,
+    gradient_descent,
+    large_batch,
+    memory,
+    mixed_precision,
+    momentum,
+    schedules,
+    sharpness,
+    small_state,
+    stability,
+    why_adam,
+)
 
 FUNCTIONS = {
     **gradient_descent.FUNCTIONS,
@@ -14,6 +29,12 @@ FUNCTIONS = {
     **adaptive_rates.FUNCTIONS,
     **adam.FUNCTIONS,
     **adamw.FUNCTIONS,
+    **why_adam.FUNCTIONS,
+    **schedules.FUNCTIONS,
+    **stability.FUNCTIONS,
+    **large_batch.FUNCTIONS,
     **memory.FUNCTIONS,
     **mixed_precision.FUNCTIONS,
+    **small_state.FUNCTIONS,
+    **beyond_adam.FUNCTIONS,
 }
