@@ -186,7 +186,10 @@ def test_the_courses_muon_has_not_that_bug():
     assert not judge_muon_bug(REGISTRY["muon"].make, lambda _: None, allow_production=True)
 
 
-@pytest.mark.parametrize(("name", "remark"), [("buffer in float32", "state-wider"), ("copy kept", "more-state")])
+@pytest.mark.parametrize(
+    ("name", "remark"),
+    [("buffer in float32", "state-wider"), ("copy kept", "more-state"), ("update kept", "more-state")],
+)
 def test_repairs_that_cost_bytes_pass_and_are_told_so(name, remark):
     report = check("muon_bug", FUNCTIONS["muon_bug"][name][0])
     assert report.passed

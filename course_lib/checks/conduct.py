@@ -125,6 +125,16 @@ def _memory(spec: Spec, candidate: Any, _trouble: bool, _blank: bool) -> list[Fi
                 REMARK,
             )
         )
+    more = _beyond(spec, driver)
+    if more:
+        findings.append(
+            Finding(
+                "more-state",
+                f"For each parameter you keep {more}: the exercise asks for {spec.keeps} tensor, and nothing else.",
+                "Which of these does the next step read? What is needed in one step alone is a local variable.",
+                REMARK,
+            )
+        )
     narrow = [tensor.dtype for tensor in kept if tensor.is_floating_point() and tensor.dtype.itemsize < dtype.itemsize]
     if narrow:
         findings.append(
@@ -143,6 +153,15 @@ def _memory(spec: Spec, candidate: Any, _trouble: bool, _blank: bool) -> list[Fi
             )
         )
     return findings
+
+
+def _beyond(spec: Spec, driver: Driver) -> str:
+    """The names in the first parameter's state where they are more than the exercise's; else empty."""
+    state = getattr(driver.optimizer, "state", None)
+    kept = state.get(driver.parameters[0], {}) if isinstance(state, dict) else {}
+    if not spec.keeps or not isinstance(kept, dict) or len(kept) <= spec.keeps:
+        return ""
+    return ", ".join(f"`{name}`" for name in kept)
 
 
 def _follows_gradients_graph(spec: Spec, candidate: Any) -> bool:
@@ -524,10 +543,12 @@ def _resume(spec: Spec, candidate: Any, _trouble: bool, blank_page: bool) -> lis
 def _maximize(spec: Spec, candidate: Any, trouble: bool, blank_page: bool) -> list[Finding]:
     """maximize"""
     if "maximize" not in _arguments(candidate):
+        if not spec.in_torch and not blank_page:
+            return []  # the signature in its statement has none
         return [
             Finding(
                 "no-maximize",
-                f"There is no `maximize` argument; torch's optimizer{' has' if spec.in_torch else 's have'} one.",
+                "There is no `maximize` argument; torch's optimizer has one.",
                 "With maximize=True the gradient changes its sign.",
                 MISTAKE if blank_page else REMARK,
             )

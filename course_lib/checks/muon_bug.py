@@ -162,8 +162,8 @@ def _gradients() -> list[list[np.ndarray]]:
 
 def _followed(rule: Repair, setting: Setting, gradients: list[list[np.ndarray]]) -> list[list[np.ndarray]]:
     """The weights after each step of a rule, in float64; they start at zero."""
-    weights = [np.zeros(shape) for shape in SHAPES]
-    buffers = [np.zeros(shape) for shape in SHAPES]
+    weights = [np.zeros_like(g) for g in gradients[0]]
+    buffers = [np.zeros_like(g) for g in gradients[0]]
     path = []
     for row in gradients:
         for k, g in enumerate(row):
@@ -199,7 +199,7 @@ def _driven(
             findings.append(_WRITES)
         path.append([w.detach().double().numpy().copy() for w in weights])
     kept = [t for t in _states(made) if t.is_floating_point() and t.shape in SHAPES]
-    if any(t.dtype != setting.dtype for t in kept):
+    if any(t.dtype.itemsize > setting.dtype.itemsize for t in kept):
         findings.append(_WIDE)
     return path
 
@@ -209,6 +209,7 @@ _WRITES = Finding(
     "step() changes `p.grad`.",
     "Others may still read it. On which tensor do the operations that end in an underscore work now?",
 )
+_LITTLE = "Change as little as you can."
 _DIVERGES = Finding(
     "not-normalised",
     "The weights are not finite: Newton-Schulz diverges for a large matrix that is not divided by its norm.",
@@ -231,11 +232,29 @@ def _states(made: Any) -> Iterator[Tensor]:
 def _off(got: list[list[np.ndarray]], want: list[list[np.ndarray]]) -> float:
     """The largest difference of a step of a matrix, relative to that step, both by their norms."""
     worst = 0.0
-    zero = [np.zeros(shape) for shape in SHAPES]
+    zero = [np.zeros_like(w) for w in want[0]]
     for before, mine, theirs, old in zip([zero, *got], got, want, [zero, *want], strict=False):
         for a, b, c, d in zip(before, mine, theirs, old, strict=True):
             worst = max(worst, np.linalg.norm((b - a) - (c - d)) / np.linalg.norm(c - d))
     return worst
+
+
+def _in_some_shapes(
+    path: list[list[np.ndarray]], setting: Setting, gradients: list[list[np.ndarray]]
+) -> Finding | None:
+    """The fault itself, if it is left in the matrices of some shapes and the others are right."""
+    right, fault = (_followed(rule, setting, gradients) for rule in (_RIGHT, _REPAIRS[0]))
+
+    def off(k: int, want: list[list[np.ndarray]]) -> float:
+        return _off([[row[k]] for row in path], [[row[k]] for row in want])
+
+    left = [k for k in range(len(SHAPES)) if off(k, right) >= NEAR]
+    if any(off(k, fault) >= NEAR for k in left):
+        return None
+    what = (
+        f"With {setting.said}, {_REPAIRS[0].what}, for weights of shape {' and '.join(str(SHAPES[k]) for k in left)}."
+    )
+    return Finding(_REPAIRS[0].code, what, "The copy is needed whether a matrix is tall, wide or square.")
 
 
 def _judged(candidate: Any, setting: Setting) -> list[Finding]:
@@ -250,6 +269,8 @@ def _judged(candidate: Any, setting: Setting) -> list[Finding]:
     apart, k = min(told)
     if apart < NEAR:
         return [*findings, Finding(_REPAIRS[k].code, f"With {setting.said}, {_REPAIRS[k].what}.", _REPAIRS[k].hint)]
+    if partly := _in_some_shapes(path, setting, gradients):
+        return [*findings, partly]
     step = next(n for n in range(STEPS) if _off(path[: n + 1], _followed(_RIGHT, setting, gradients)[: n + 1]) >= NEAR)
     return [
         *findings,
@@ -287,16 +308,92 @@ def judge_muon_bug(candidate: Any, progress: Callable[[str], None], *, allow_pro
             except Stopped as stop:
                 findings.append(stop.finding)
             findings += guards.changes()
-        if not findings:
-            findings += _kept(candidate)
+        if all(finding.kind == REMARK for finding in findings):
+            for probe in (_defaults, _own_groups, _without_gradient, _zero_gradient, _kept):
+                progress(probe.__doc__ or probe.__name__)
+                try:
+                    findings += probe(candidate)
+                except Stopped as stop:
+                    findings.append(stop.finding)
+                findings += guards.changes()
     return sorted(
         {finding.code: finding for finding in reversed(findings)}.values(),
         key=lambda f: (f.kind == REMARK, f.code == "wrong-steps"),
     )
 
 
+_DEFAULTS = {"lr": 1e-3, "weight_decay": 0.1, "momentum": 0.95, "nesterov": True}
+
+
+def _defaults(candidate: Any) -> list[Finding]:
+    """its default arguments"""
+    taken = inspect.signature(candidate).parameters
+    wrong = [
+        f"{name}={taken[name].default!r} instead of {value!r}"
+        for name, value in _DEFAULTS.items()
+        if name in taken and taken[name].default not in (value, inspect.Parameter.empty)
+    ]
+    if not wrong:
+        return []
+    return [Finding("defaults", f"Other defaults than the suspicious class's: {', '.join(wrong)}.", _LITTLE)]
+
+
+def _own_groups(candidate: Any) -> list[Finding]:
+    """two groups, each with its own hyper-parameters"""
+    gradients = [[row[0], row[0]] for row in _gradients()]
+    setting = Setting(torch.float32, False)
+    for name, value in {"lr": 0.02, "momentum": 0.2, "weight_decay": 0.0, "nesterov": True}.items():
+        other = setting._replace(**{name: value})
+        weights = [torch.zeros(SHAPES[0], requires_grad=True) for _ in range(2)]
+        given = {key: getattr(setting, key) for key in _DEFAULTS}
+        path = []
+        with watched(f"its second group has {name}={value} of its own"):
+            made = candidate([{"params": weights[:1]}, {"params": weights[1:], name: value}], **given)
+            for row in gradients:
+                for w, g in zip(weights, row, strict=True):
+                    w.grad = torch.tensor(g, dtype=torch.float32)
+                made.step()
+                path.append([w.detach().double().numpy().copy() for w in weights])
+        both = [_followed(_RIGHT, s, gradients) for s in (setting, other)]
+        if _off(path, [[first[0], second[1]] for first, second in zip(*both, strict=True)]) >= NEAR:
+            what = (
+                f"A group's own `{name}` is not used: with {name}={value} in the second of two groups, steps are wrong."
+            )
+            return [Finding("groups", what, f"Schedulers write into the groups. Does your class read group[{name!r}]?")]
+    return []
+
+
+def _one_step(candidate: Any, gradient: Tensor | None) -> tuple[Tensor, Tensor]:
+    """A weight of ones after a step with this gradient, beside another one that has a gradient."""
+    weight, beside = (torch.ones(SHAPES[0], requires_grad=True) for _ in range(2))
+    made = candidate([weight, beside], lr=0.1, momentum=0.8, nesterov=False, weight_decay=2.0)
+    weight.grad, beside.grad = gradient, torch.tensor(_gradients()[0][0], dtype=torch.float32)
+    made.step()
+    return weight, beside
+
+
+def _without_gradient(candidate: Any) -> list[Finding]:
+    """a weight without a gradient"""
+    with watched("one of two weights has no gradient"):
+        weight, _ = _one_step(candidate, None)
+    if weight.grad is None and (weight == 1).all():
+        return []
+    what = "A weight whose gradient is None " + ("is given one." if (weight == 1).all() else "is changed.")
+    return [Finding("missing-gradient", what, f"It took no part in the step: it does not even decay. {_LITTLE}")]
+
+
+def _zero_gradient(candidate: Any) -> list[Finding]:
+    """a gradient of zeros"""
+    with watched("a gradient is zero everywhere"):
+        weight, _ = _one_step(candidate, torch.zeros(SHAPES[0]))
+    if torch.allclose(weight, torch.tensor(0.8), rtol=1e-4):
+        return []
+    what = f"A first gradient of zeros makes a weight of 1 into {weight.detach()[0, 0]:.4g} instead of 0.8, its decay."
+    return [Finding("zero-gradient", what, "By what is a matrix of zeros divided? The clamp was right.")]
+
+
 def _kept(candidate: Any) -> list[Finding]:
-    """A remark if the copy that cures the fault lives on from step to step."""
+    """what lives on from step to step: a remark if the copy that cures the fault does"""
     weight = torch.zeros(SHAPES[0], dtype=torch.bfloat16, requires_grad=True)
     with watched("its state is looked at after one step"):
         made = candidate([weight], lr=0.1, momentum=0.9, nesterov=False, weight_decay=0.0)

@@ -239,7 +239,7 @@ def _located(spec: Spec, candidate: Any, trajectory: list[Values] | None, differ
                 Finding(
                     code,
                     f"{what} {there} {_shape_of_error(problem, mine, right)}".strip()
-                    + f" All numbers stay within {ROUNDED:.0%} of the right ones." * near,
+                    + f" All numbers stay within {ROUNDED:.0%} of the right ones.{spec.nearly}" * near,
                     hint,
                 )
             ]

@@ -28,6 +28,8 @@ class Spec:
         size: rows of the walk's matrices, and elements of the vectors of the other problems. A rule that steps by signs
             alone needs many, since most mistakes change few signs.
         in_torch: torch.optim has this optimizer.
+        keeps: how many things the exercise lets a parameter's state hold; 0 where it leaves that open.
+        nearly: what to say where all numbers are nearly right.
         shows_nan: a gradient that is not a number must show in the parameter.
     """
 
@@ -41,6 +43,8 @@ class Spec:
     still: str = ""
     size: int = 3
     in_torch: bool = True
+    keeps: int = 0
+    nearly: str = ""
     shows_nan: bool = True
 
     @property
@@ -167,6 +171,8 @@ SPECS: dict[str, Spec] = {
             {"lr": 3.0, "betas": (0.5, 0.0), "weight_decay": 0.0},
             size=12,
             in_torch=False,
+            keeps=1,
+            nearly=" A sign is -1, 0 or 1 exactly: a soft sign, such as c / (|c| + eps), is between.",
             shows_nan=False,  # torch.sign of a NaN is 0, NumPy's is a NaN
         ),
     )

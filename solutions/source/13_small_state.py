@@ -42,7 +42,8 @@ progress.pause()      # what is checked from here on does not count as your own 
 # $$ p \leftarrow (1 - \text{lr}\,\lambda)\, p, \qquad c = \beta_1 m + (1-\beta_1)\, g, \qquad
 # p \leftarrow p - \text{lr}\,\operatorname{sign}(c), \qquad m \leftarrow \beta_2 m + (1-\beta_2)\, g . $$
 #
-# $m$ starts at zero, and sign(0) is 0. Each parameter has its own $m$, and nothing else.
+# $m$ starts at zero, and sign(0) is 0. Each parameter has its own $m$, and nothing else. Weights change in place: `p`
+# stays the same tensor in the same memory.
 
 
 # %% tags=["exercise:lion"]

@@ -395,6 +395,7 @@ WRITTEN = {
         _lion(lambda p, g, m, c, h: m.sign()): "sign-of-old-m",
         _lion(lambda p, g, m, c, h: m.lerp(g, 1 - h["betas"][1]).sign()): "sign-of-new-m",
         _lion(lambda p, g, m, c, h: c): "sign-missing",
+        _lion(lambda p, g, m, c, h: c / (c.abs() + 1e-8)): "rule",
         _lion(lambda p, g, m, c, h: c / c.norm().clamp(min=1e-30)): "normalised",
         _lion(lambda p, g, m, c, h: torch.where(c < 0, -1.0, 1.0)): "zero-goes-up",
         _lion(lambda p, g, m, c, h: 2.0 * (c > 0) - 1): "zero-goes-down",

@@ -293,6 +293,21 @@ def _zeros(case: dict[str, Any], got: Parts, want: Parts) -> Finding | None:
     )
 
 
+def _dead(gradients: np.ndarray, axis: int) -> dict[str, Any]:
+    """The same gradients, with zeros in one row (axis 1) or column (axis 2)."""
+    gradients = gradients.copy()
+    np.moveaxis(gradients, axis, 0)[1] = 0
+    return {"gradients": gradients, "beta2": 0.9}
+
+
+def _partly(case: dict[str, Any], got: Parts, want: Parts) -> Finding | None:
+    finite = np.isfinite(got[0]).all()
+    if got[0].shape != want[0].shape or (finite and (got[0] != 0)[want[0] != 0].any()):
+        return None
+    what = f"With one row or column of zeros, {'all elements are zero' if finite else 'something is not finite'}."
+    return Finding("dead-row", what, "As an unused token has them in an embedding. Which single divisor may be zero?")
+
+
 def _small(case: dict[str, Any], got: Parts, want: Parts) -> Finding | None:
     if got[0].shape != want[0].shape or (np.isfinite(got[0]).all() and got[0].all()):
         return None
@@ -327,6 +342,8 @@ FACTORED = Numeric(
         Edge(_drawn(_RNG, 3, 4, 1, 0.9)),
         Edge(_drawn(_RNG, 2, 1, 4, 0.9)),
         Edge({"gradients": np.zeros((3, 2, 3)), "beta2": 0.9}, _zeros),
+        Edge(_dead(_drawn(_RNG, 3, 3, 4, 0.9)["gradients"], 1), _partly),
+        Edge(_dead(_drawn(_RNG, 3, 4, 3, 0.9)["gradients"], 2), _partly),
         Edge(
             {name: value * (1e-30 if name == "gradients" else 1) for name, value in _drawn(_RNG, 3, 3, 2, 0.9).items()},
             _size,

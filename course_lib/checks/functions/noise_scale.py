@@ -51,6 +51,17 @@ def _from_each_step(average: Callable[[np.ndarray], Any]) -> Callable[..., Resul
     return run
 
 
+def _steps_changed(change: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]) -> Callable[..., Result]:
+    """Each step's own estimates, changed before they are averaged."""
+
+    def run(small: int, big: int, norm_small_squared: np.ndarray, norm_big_squared: np.ndarray) -> Result:
+        given = small, big, norm_small_squared.mean(axis=1), norm_big_squared
+        signal, noise = (part.mean() for part in change(_signal_of(*given), _noise_of(*given)))
+        return signal, noise, _ratio(signal, noise)
+
+    return run
+
+
 def _of(change: Callable[[Any, Any, Any], Result]) -> Callable[..., Result]:
     return lambda **case: change(*_right(**case))
 
@@ -70,6 +81,7 @@ _TWO = "The mean squared length at batch size B is |G|^2 + tr S / B. Two sizes a
 _DIVIDE_LAST = (
     "Each step's estimates are unbiased and noisy; a ratio of noisy numbers is neither. Average both, divide last."
 )
+_KEEP = "A step's estimate may well be negative. It is unbiased only together with those: leave every step in."
 _ORDER = "Return |G|^2, tr S and tr S / |G|^2, in this order."
 _MISTAKES = (
     Known("sizes-swapped", "the two batch sizes exchanged, in both", _TWO,
@@ -98,6 +110,12 @@ _MISTAKES = (
           lambda small, big, norm_small_squared, norm_big_squared: _of_two(small, big, norm_small_squared.mean(axis=1).sum(), norm_big_squared.sum())),
     Known("mean-of-ratios", "the mean of each step's ratio", _DIVIDE_LAST, _from_each_step(np.mean)),
     Known("median-of-ratios", "the median of each step's ratio", _DIVIDE_LAST, _from_each_step(np.median)),
+    Known("steps-dropped", "an average without the steps whose own estimate of |G|^2 is not above 0", _KEEP,
+          _steps_changed(lambda signal, noise: (signal[signal > 0], noise[signal > 0]))),
+    Known("signals-dropped", "a signal averaged without the steps whose own estimate of |G|^2 is not above 0", _KEEP,
+          _steps_changed(lambda signal, noise: (signal[signal > 0], noise))),
+    Known("signals-cut-at-zero", "a signal in which a step's estimate below 0 counts as 0", _KEEP,
+          _steps_changed(lambda signal, noise: (np.maximum(signal, 0.0), noise))),
     Known("ratio-upside-down", "|G|^2 / tr S", "A large noise scale means much noise.", _of(lambda g, n, ratio: (None, None, g / n))),
     Known("ratio-of-roots", "the root of the ratio", "B_simple is tr S / |G|^2 itself.", _of(lambda g, n, ratio: (None, None, np.sqrt(ratio)))),
     Known("ratio-over-big", "a ratio to the big batch's mean square, which has noise in it", "Which estimate of |G|^2 is free of noise?",
@@ -149,6 +167,8 @@ NOISE_SCALE = Numeric(
         _case(4, 8, 6, 1.5, 40.0, _RNG),
         _case(32, 4, 5, 0.2, 30.0, _RNG),
         _case(2, 3, 9, 3.0, 7.0, _RNG),
+        {"small": 2, "big": 8, "norm_small_squared": np.array([[5.0, 3.0, 7.0, 6.0], [4.0, 2.5, 6.0, 5.0], [3.0, 4.0, 6.5, 5.5]]),
+         "norm_big_squared": np.array([2.5, 0.8, 3.1])},  # the second step's own estimate of |G|^2 is negative
     ],
     _MISTAKES,
     "|G|^2, tr S and their ratio",

@@ -232,6 +232,14 @@ _MISTAKES = (
         _quantised(scale=_by(np.ptp)),
     ),
     Known(
+        "scaled-to-table",
+        "a scale that is divided by the table's largest entry",
+        "absmax is the largest size in the block, whatever the table. A table that ends below 1 clips it.",
+        lambda x, table, block: _quantised(scale=_by(lambda part: np.abs(part).max() / np.abs(table).max()))(
+            x, table, block
+        ),
+    ),
+    Known(
         "root-mean-square",
         "a block's root mean square as scale",
         _SCALE,
@@ -328,6 +336,8 @@ _MISTAKES = (
 )
 _SIGNED = np.array([-0.875, -0.5, -0.25, -0.125, -0.03125, 0.0, 0.03125, 0.0625, 0.25, 0.625, 1.0])
 _WITHOUT_ZERO = np.array([-1.0, -0.5, -0.0625, 0.125, 0.5, 1.0])
+_BELOW_ONE = np.array([-0.75, -0.25, -0.0625, 0.0, 0.125, 0.5])
+_OF_A_BYTE = np.r_[np.linspace(-1, 0, 129)[1:-1], 0.0, np.linspace(0, 1, 129)[1:]]  # all codes of 8 bits but one
 _RNG = np.random.default_rng(31)
 
 
@@ -384,8 +394,23 @@ def _of_tiny(case: dict[str, Any], got: Parts, want: Parts) -> Finding | None:
         return None
     return Finding(
         "floored",
-        "In a block whose numbers are all about 1e-20, the scale or the codes are off.",
-        "Second moments are as small as that. Only a scale of exactly 0 needs help: add nothing to the others.",
+        f"In a block whose numbers are all about {np.abs(case['x'][0]):.0e}, the scale or the codes are off.",
+        "Second moments are as small as that. Only a scale of exactly 0 needs help: add nothing to the others, and "
+        "stay in float64.",
+    )
+
+
+def _of_a_byte(case: dict[str, Any], got: Parts, want: Parts) -> Finding | None:
+    if (
+        got[0].shape != want[0].shape
+        or np.array_equal(got[0], want[0])
+        or not np.array_equal(got[0], (want[0] + 128) % 256 - 128)
+    ):
+        return None
+    return Finding(
+        "codes-overflow",
+        f"With a table of {len(case['table'])} entries, codes above 127 come out negative: they are kept in an int8.",
+        "Codes count from 0 to 255. Which type of one byte holds them?",
     )
 
 
@@ -396,6 +421,7 @@ judge_quantise_blocks = Numeric(
         _case([4.0, 0.75, -2.75, 1.5, -0.625, 0.0, -8.0, 3.5, 7.0, -1.5, 0.1875, 0.5], _SIGNED, 6),  # with ties
         _case([2.0, -1.5, -0.25, 0.3, -3.0, 1.4, -5.0], _WITHOUT_ZERO, 3),
         _case(_numbers(_RNG, 50), _dynamic(_RNG), 8),
+        _case([0.5, -3.0, 1.0, 2.5, -0.8, 0.9, 0.1], _BELOW_ONE, 3),
     ],
     _MISTAKES,
     "three arrays",
@@ -406,7 +432,9 @@ judge_quantise_blocks = Numeric(
         Edge(_case([0.3, -2.0, 0.7], _SIGNED, 256), _of_one_block),
         Edge(_case([0.3, -2.0, 0.7], _SIGNED, 1)),
         Edge(_case([2e-20, -1e-20, 5e-21, 4.0], _SIGNED, 3), _of_tiny),
+        Edge(_case([2e-60, -1e-60, 5e-61, 4.0], _SIGNED, 3), _of_tiny),
         Edge(_case([0.3, -2.0, 0.7, 1.1], _SIGNED, 2)),
+        Edge(_case(np.linspace(-3, 3, 40), _OF_A_BYTE, 16), _of_a_byte),
     ],
     drawn=_drawn,
 )

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from course_lib.checks.candidate import watched
-from course_lib.checks.functions.common import Edge, Known, Numeric
+from course_lib.checks.candidate import Stopped, watched
+from course_lib.checks.functions.common import Edge, Known, Numeric, Parts
 from course_lib.checks.report import OTHER_SPECIFICATION, Finding
 
 Betas = tuple[float, float]
@@ -111,10 +111,22 @@ def _drawn(rng: np.random.Generator) -> list[dict[str, Any]]:
 
 
 class _Refusing(Numeric):
-    """Judges also that a batch for which there is no rule is refused."""
+    """Judges also that a batch for which there is no rule is refused, and one that leaves a beta of 0 is not."""
 
     def _judged(self, candidate: Callable[..., Any]) -> list[Finding]:
-        return super()._judged(candidate) or [*_no_rule(candidate)]
+        return super()._judged(candidate) or _no_rule(candidate, (0.9, 0.999), 16) or _no_rule(candidate, (0.9, 0.5), 4)
+
+    def _called(self, candidate: Callable[..., Any], case: dict[str, Any], written: list[Finding]) -> Parts:
+        try:
+            return super()._called(_zero_accepted(candidate) if case is _BETA_OF_ZERO else candidate, case, written)
+        except _Refused:
+            raise Stopped(
+                Finding(
+                    "refuses-zero",
+                    f"With betas {case['betas']} and k = {case['k']}, the new beta1 is exactly 0, and the function refuses it.",
+                    "Only a beta below 0 is refused: 0 averages over one step, and is allowed.",
+                )
+            ) from None
 
 
 def _no_rule(candidate: Callable[..., Any]) -> list[Finding]:

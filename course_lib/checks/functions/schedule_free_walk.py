@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from course_lib.checks.functions.common import Edge, Known, Numeric
-from course_lib.checks.functions.walks import BOWL, CENTRED, QUARTIC, Gradient
-from course_lib.checks.report import OTHER_SPECIFICATION
+from course_lib.checks.functions.common import Edge, Known, Numeric, Parts, close
+from course_lib.checks.functions.walks import BOWL, CENTRED, QUARTIC, WAVE, Gradient, gradient_of
+from course_lib.checks.report import OTHER_SPECIFICATION, Finding
 
 Points = tuple[np.ndarray | None, ...]  # y (steps, n); z and x (steps + 1, n)
 
@@ -256,6 +256,29 @@ def _drawn(rng: np.random.Generator) -> list[dict[str, Any]]:
     ]
 
 
+_ITSELF = gradient_of("|x|^2 / 2, which returns the very array that it is given", 2, lambda x: x)
+
+
+def _spoilt(case: dict[str, Any], got: Parts, want: Parts) -> Finding | None:
+    if all(map(close, got, want)) or got[0].shape != want[0].shape:
+        return None
+    return Finding(
+        "gradient-written",
+        "Where the gradient is the very array that it was taken at, as for |x|^2 / 2, points come out wrong: the "
+        "gradient is changed in place, and y with it.",
+        "Which operation works on what `gradient` returned? Make a new array.",
+    )
+
+
+def _of_one_number(case: dict[str, Any], got: Parts, want: Parts) -> Finding | None:
+    if all(mine.shape == right.shape for mine, right in zip(got, want, strict=True)):
+        return None
+    shapes = f"{', '.join(str(part.shape) for part in got)} instead of {', '.join(str(part.shape) for part in want)}"
+    return Finding(
+        "axis-lost", f"With points of one number, y, z and x have shapes {shapes}.", "A squeeze drops every axis of 1."
+    )
+
+
 judge_schedule_free_walk = Numeric(
     _right,
     [
@@ -270,6 +293,8 @@ judge_schedule_free_walk = Numeric(
         Edge(_case(BOWL, [2.0, 1.0], 0.1, 0.9, 1)),
         Edge(_case(BOWL, [2.0, 1.0], 0.1, 0.0, 5)),
         Edge(_case(BOWL, [2.0, 1.0], 0.1, 1.0, 5)),
+        Edge(_case(WAVE, [2.0], 0.3, 0.6, 6), _of_one_number),
+        Edge(_case(_ITSELF, [2.0, -1.0], 0.3, 0.6, 6), _spoilt),
         Edge(_case(QUARTIC, [1.0, 2.0, 3.0], 0.1, 0.9, 200)),
     ],
     drawn=_drawn,

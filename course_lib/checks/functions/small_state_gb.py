@@ -71,6 +71,27 @@ def _all_in_one(shapes: tuple[Shape, ...], optimizer: str) -> float:
     return _right(((_elements(shapes),),), optimizer) if optimizer == "adamw8bit" else _right(shapes, optimizer)
 
 
+def _pooled(shapes: tuple[Shape, ...], optimizer: str) -> float:
+    """The blocks of all large tensors counted at once."""
+    large = [prod(shape) for shape in shapes if prod(shape) >= 4096]
+    if optimizer != "adamw8bit":
+        return _right(shapes, optimizer)
+    return _right(shapes, optimizer) + 8e-9 * (ceil(sum(large) / 256) - sum(ceil(size / 256) for size in large))
+
+
+def _in_32_bits(shapes: tuple[Shape, ...], optimizer: str) -> float:
+    """Elements that are counted in an int32 wrap around; a count below zero looks like that of a small tensor."""
+    total = 0.0
+    for shape in shapes:
+        size, counted = prod(shape), (prod(shape) + 2**31) % 2**32 - 2**31
+        if optimizer == "adamw8bit" and counted < 4096:
+            total += 8e-9 * counted
+        else:
+            each = {"adamw": 8e-9, "adafactor": 0.0, "adamw8bit": 2e-9}.get(optimizer, 4e-9)
+            total += _right((shape,), optimizer) - each * (size - counted)
+    return total
+
+
 _right = _gb()
 _ROWS = "A matrix (n, m) has n rows. How many numbers does it keep besides m, the momentum?"
 _VECTOR = "A vector has no second dimension to save along."
@@ -91,6 +112,18 @@ _MISTAKES = (
         "8-bit states for all tensors together: the 4096 elements and the blocks were counted over the whole list",
         "Each tensor has blocks of its own, and is small or large by itself.",
         _all_in_one,
+    ),
+    Known(
+        "8bit-blocks-pooled",
+        "8-bit states whose blocks run on from tensor to tensor: the elements were added up first",
+        "Each tensor has blocks of its own, and a short last one.",
+        _pooled,
+    ),
+    Known(
+        "8bit-blocks-rounded",
+        "blocks rounded to the nearest whole number: a short last block with less than half of its elements is lost",
+        "A short block has a whole float32, however short.",
+        _gb(adamw8bit=_eight(blocks=np.round)),
     ),
     Known(
         "8bit-constants-missing",
@@ -312,6 +345,18 @@ _MISTAKES = (
         "The momentum is kept, not its sign.",
         _gb(lion=_whole(1, 1)),
     ),
+    Known(
+        "shapes-once",
+        "each shape counted once, however often it comes",
+        "A model has many tensors of one shape. Is the list made a set, or the key of a dict?",
+        lambda shapes, optimizer: _right(tuple(dict.fromkeys(shapes)), optimizer),
+    ),
+    Known(
+        "int32",
+        "elements counted in 32 bits, where 2^31 of them wrap around",
+        "Python's integers do not overflow, NumPy's do: what multiplies the shape?",
+        _in_32_bits,
+    ),
     Known("adamw-once", "an AdamW with one state", "m and v.", _gb(adamw=_whole(1))),
     Known(
         "with-master",
@@ -379,6 +424,8 @@ _LISTS: tuple[tuple[Shape, ...], ...] = (
     ((64, 64), (63, 65), (4096,), (4095,), (300, 17), (10,)),  # at the threshold, and with short blocks
     ((4096, 1024), (1024, 14336), (1024,)),
     ((1, 7), (5, 1), (3,)),
+    ((64, 65), (4200,), (64, 65), (70, 9), (70, 9), (30,), (30,)),  # short blocks below 128, and shapes that repeat
+    ((65_536, 40_000), (12,)),  # beyond 2^31 elements
 )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -175,6 +176,38 @@ def _empty_micro_batch(case: dict[str, Any], got: Parts, want: Parts) -> Finding
     )
 
 
+def _first_empty(case: dict[str, Any], got: Parts, want: Parts) -> Finding | None:
+    if finding := _empty_micro_batch(case, got, want):
+        return finding
+    if got[0].shape != want[0].shape or not np.allclose(got[0] - want[0], case["left_over"], rtol=1e-6):
+        return None
+    return Finding(
+        "left-over-where-first-is-empty",
+        "Where no token of the first micro-batch counts, a gradient from before stays in `.grad`, and the new one is added to it.",
+        "Empty `.grad` before the loop, whatever the first micro-batch holds.",
+    )
+
+
+def _negative_classes(rng: np.random.Generator) -> dict[str, Any]:
+    """Some targets are -1, which `_Setting.loss_sum` takes for the last class, as an index of Python."""
+    case = _case([[4, 2], [3]], rng)
+    for y in case["targets"]:
+        y[0, 1] = -1
+    return case
+
+
+def _not_counted(case: dict[str, Any], got: Parts, want: Parts) -> Finding | None:
+    tokens, negative = (sum(int(f(y).sum()) for y in case["targets"]) for f in (lambda y: y != IGNORED, lambda y: y == -1))
+    for part, right in zip(got, want, strict=True):
+        if part.size == right.size and np.allclose(part * (tokens - negative), right * tokens, rtol=1e-6):
+            return Finding(
+                "negative-not-counted",
+                f"Targets of -1 are not counted: {tokens} tokens count, and the sum is divided by {tokens - negative}.",
+                f"{IGNORED} alone does not count, any other target does: `targets != {IGNORED}`.",
+            )
+    return None
+
+
 TOKEN_MEAN = Numeric(
     _right,
     [
@@ -188,6 +221,8 @@ TOKEN_MEAN = Numeric(
     edges=[
         Edge(_case([[3, 5, 2]], _RNG)),
         Edge(_case([[3, 2], [0, 0], [5]], _RNG), _empty_micro_batch),
+        Edge(_case([[0, 0], [3, 2], [4]], _RNG), _first_empty),
+        Edge(_negative_classes(_RNG), _not_counted),
     ],
     drawn=_drawn,
 )
@@ -211,7 +246,8 @@ class _Noting(torch.optim.SGD):
 
 _KEPT = Finding(
     "graphs-kept",
-    "A micro-batch's loss is computed before backward has run through the one before: all activations are kept until then.",
+    "The activations of a micro-batch are still kept when the next one's loss is computed: backward has not run through "
+    "it by then, or `retain_graph=True` keeps them.",
     "Micro-batches are there to save memory: a backward each frees the activations of each.",
     REMARK,
 )
@@ -220,6 +256,13 @@ _MOVED = Finding(
     "The weights are changed beside the optimizer's step.",
     "`optimizer.step()` does all that is needed.",
 )
+
+
+class _Kept:
+    """A tensor that autograd keeps for backward: it goes when the graph does, or when backward has used it."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
 
 
 class _Setting:
@@ -232,21 +275,22 @@ class _Setting:
         self.weight.data.copy_(torch.tensor(weights))
         self.weight.grad = None if left_over is None else torch.tensor(left_over)
         self.optimizer = _Noting(self.model.parameters())
-        self.waiting, self.graphs_kept = 0, False
+        self.kept: WeakSet[_Kept] = WeakSet()
+        self.graphs_kept = False
 
     def loss_sum(self, model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
         """The sum of the losses of the tokens that count, a tensor of one element."""
-        loss = nn.functional.cross_entropy(
-            model(inputs).flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
-        )
-        if loss.requires_grad:
-            self.graphs_kept |= self.waiting > 0
-            self.waiting += 1
-            loss.register_hook(self._passed)
-        return loss
+        self.graphs_kept |= torch.is_grad_enabled() and len(self.kept) > 0
+        classes = targets.where(targets == IGNORED, targets % CLASSES).flatten()
+        with torch.autograd.graph.saved_tensors_hooks(self._keep, lambda kept: kept.tensor):
+            return nn.functional.cross_entropy(
+                model(inputs).flatten(0, 1), classes, ignore_index=IGNORED, reduction="sum"
+            )
 
-    def _passed(self, gradient: Tensor) -> None:
-        self.waiting -= 1
+    def _keep(self, tensor: Tensor) -> _Kept:
+        kept = _Kept(tensor)
+        self.kept.add(kept)
+        return kept
 
 
 def _through(candidate: Callable[..., Any], notes: list[Finding]) -> Callable[..., Result]:

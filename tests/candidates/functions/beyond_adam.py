@@ -310,6 +310,15 @@ def _from_start(gradient, start, lr, beta, steps):
     return np.array(ys).reshape(steps, -1), np.array(zs), np.array(xs)
 
 
+def _gradient_in_place(gradient, start, lr, beta, steps):
+    def scaled(y):
+        d = gradient(y)
+        d *= lr
+        return d
+
+    return _free()(scaled, start, 1.0, beta, steps)
+
+
 def _changed(change):
     return lambda **case: change(*_plain(**case))
 
@@ -331,6 +340,8 @@ _WALK = {
     "mean of old z": (_free(what=lambda y, z: z), "averages-old-z"),
     "aliased": (_aliased, "z-aliased"),
     "writes": (_from_start, "input-written"),
+    "gradient in place": (_gradient_in_place, "gradient-written"),
+    "squeezed": (_changed(lambda y, z, x: (y, np.squeeze(z), np.squeeze(x))), "axis-lost"),
     "x first": (_changed(lambda y, z, x: (x, y, z)), "turned-back"),
     "z first": (_changed(lambda y, z, x: (z, x, y)), "turned"),
     "without start": (_changed(lambda y, z, x: (y, z[1:], x[1:])), "starts-missing"),
@@ -456,6 +467,48 @@ class _HalfSteps(_Muon):
         return 0.5 * super().factor(p)
 
 
+class _ReadsDefaults(_Muon):
+    """A hyper-parameter is read from the constructor's arguments, whatever the group says."""
+
+    NAME = "lr"
+
+    def step(self):
+        own = [group[self.NAME] for group in self.param_groups]
+        for group in self.param_groups:
+            group[self.NAME] = self.defaults[self.NAME]
+        super().step()
+        for group, value in zip(self.param_groups, own, strict=True):
+            group[self.NAME] = value
+
+
+class _ZerosForNone(_Muon):
+    def step(self):
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+        super().step()
+
+
+class _KeepsUpdate(_Muon):
+    """What Newton-Schulz makes is kept in its bfloat16, beside a buffer that is as it should be."""
+
+    def direction(self, grad, state, group):
+        state["update"] = super().direction(grad, state, group)
+        return state["update"]
+
+
+class _OtherDefaults(_Muon):
+    def __init__(self, params, lr=2e-2, weight_decay=0.1, momentum=0.95, nesterov=True):
+        super().__init__(params, lr, weight_decay, momentum, nesterov)
+
+
+class _CopiesTall(_Muon):
+    BEGIN = staticmethod(_division_in_place)
+
+    def orthogonal(self, x, steps=5):
+        return super().orthogonal(x.clone() if x.shape[0] > x.shape[1] else x, steps)
+
+
 class _Renamed(_Muon):
     def __init__(self, params, lr=1e-3, weight_decay=0.1, beta=0.95, nesterov=True):
         super().__init__(params, lr, weight_decay, beta, nesterov)
@@ -472,6 +525,13 @@ _MUON = {
     "in float32": (_variant("Float32", TAKE=lambda u: u.to(torch.float32, copy=True), BEGIN=_division_in_place), ""),
     "buffer in float32": (_variant("Wide", DTYPE=torch.float32, BEGIN=_division_in_place), ""),
     "copy kept": (_KeepsCopy, ""),
+    "update kept": (_KeepsUpdate, ""),
+    "clone of tall ones": (_CopiesTall, "buffer-normalised"),
+    "lr of the defaults": (_ReadsDefaults, "groups"),
+    "momentum of the defaults": (type("ReadsMomentum", (_ReadsDefaults,), {"NAME": "momentum"}), "groups"),
+    "zeros for None": (_ZerosForNone, "missing-gradient"),
+    "no clamp": (_variant("Unclamped", BEGIN=lambda x: x / x.norm()), "zero-gradient"),
+    "other defaults": (_OtherDefaults, "defaults"),
     "unrepaired": (_variant("Unrepaired", BEGIN=_division_in_place), "buffer-normalised"),
     "contiguous() is no copy": (
         _variant("Contiguous", TAKE=lambda u: u.bfloat16().contiguous(), BEGIN=_division_in_place),

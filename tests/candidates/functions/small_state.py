@@ -123,6 +123,14 @@ _FACTORED = {
     "last gradient": (lambda gradients, beta2: _plain(gradients[-1:], beta2), "last-only"),
     "float32": (lambda gradients, beta2: _plain(np.float32(gradients), beta2), "underflow"),
     "writes": (_in_place, "input-written"),
+    "zeros for one dead row": (
+        lambda gradients, beta2: _plain(gradients, beta2) * (gradients.any(axis=(0, 2)).all()),
+        "dead-row",
+    ),
+    "zeros for one dead column": (
+        lambda gradients, beta2: _plain(gradients, beta2) * (gradients.any(axis=(0, 1)).all()),
+        "dead-row",
+    ),
     "a vector": (_moment(lambda r, c: r), "wrong-shape"),
     "nothing": (lambda gradients, beta2: None, "wrong-result"),
     "blank": (None, "blank"),
@@ -186,7 +194,7 @@ def _eps_for_zero(eps, returned):
     return quantise_blocks
 
 
-def _block_wise(scale=lambda part: np.abs(part).max(), code=None, back=None, cut=None):
+def _block_wise(scale=lambda part: np.abs(part).max(), code=None, back=None, cut=None, divisor=0.0):
     def nearest(share, table):
         return np.abs(share[:, None] - table[None]).argmin(axis=1)
 
@@ -195,7 +203,7 @@ def _block_wise(scale=lambda part: np.abs(part).max(), code=None, back=None, cut
         parts = np.split(x, range(block, len(x), block)) if cut is None else cut(x, block)
         for part in parts:
             s = scale(part)
-            c = (code or nearest)(part / (s or 1.0), table)
+            c = (code or nearest)(part / ((s or 1.0) + divisor), table)
             codes.append(c)
             scales.append(s)
             values.append((back or (lambda v, s, c: v * s))(table[c], s, c))
@@ -265,6 +273,20 @@ _QUANTISE = {
     "floor of 1e-12, kept": (_eps_for_zero(1e-12, "kept"), "zero-block"),
     "floor of 1e-12": (_eps_for_zero(1e-12, None), "floored"),
     "1e-12 added": (_eps_for_zero(1e-12, "added"), "ties-to-zero"),
+    "1e-30 added to the divisor": (
+        _block_wise(divisor=1e-30),
+        "floored",
+    ),
+    "floor of 1e-30": (_eps_for_zero(1e-30, None), "floored"),
+    "float32": (_block_wise(scale=lambda part: np.float32(np.abs(part).max())), "floored"),
+    "scale over the table's end": (
+        lambda x, table, block: _block_wise(scale=lambda part: max(abs(part)) / max(abs(table)))(x, table, block),
+        "scaled-to-table",
+    ),
+    "codes in int8": (
+        lambda x, table, block: (lambda c, a, b: (c.astype(np.int8), a, b))(*_reshaped(x, table, block)),
+        "codes-overflow",
+    ),
     "filled up with ones": (lambda x, table, block: _reshaped(x, table, block, fill=1.0), "wrong-numbers"),
     "writes": (_writes, "input-written"),
     "two results": (lambda x, table, block: _loop(x, table, block)[:2], "wrong-result"),
@@ -344,6 +366,25 @@ def _eight(threshold=4096, block=256, scales=2, up=True):
     return _for("adamw8bit", numbers)
 
 
+def _pooled(shapes, optimizer):
+    if optimizer != "adamw8bit":
+        return _with()(shapes, optimizer)
+    large = sum(size for size in map(math.prod, shapes) if size >= 4096)
+    small = sum(size for size in map(math.prod, shapes) if size < 4096)
+    return (8 * small + 2 * large + 8 * math.ceil(large / 256)) / 1e9
+
+
+def _lost_in_int32(shape, optimizer):
+    """Numbers that are missed if the elements are counted in 32 bits."""
+    with np.errstate(over="ignore"):
+        counted = int(np.prod(shape, dtype=np.int32))
+    if counted == math.prod(shape) or optimizer == "adafactor":
+        return 0
+    if optimizer == "adamw8bit":
+        return _count(shape, optimizer) - 2 * counted
+    return (math.prod(shape) - counted) * (2 if optimizer == "adamw" else 1)
+
+
 _SMALL_STATE = {
     "counted": (_with(), ""),
     "held": (_held, ""),
@@ -354,6 +395,16 @@ _SMALL_STATE = {
     "one scale for both": (_eight(scales=1), "8bit-one-constant"),
     "no scales": (_eight(scales=0), "8bit-constants-missing"),
     "scales rounded down": (_eight(up=False), "8bit-blocks-floored"),
+    "scales rounded": (
+        _for("adamw8bit", lambda shape, size: 2 * size if size < 4096 else size / 2 + 2 * round(size / 256)),
+        "8bit-blocks-rounded",
+    ),
+    "blocks of all": (_pooled, "8bit-blocks-pooled"),
+    "a set of shapes": (lambda shapes, optimizer: _with()(set(shapes), optimizer), "shapes-once"),
+    "elements in int32": (
+        _with(lambda shape, optimizer: _count(shape, optimizer) - _lost_in_int32(shape, optimizer)),
+        "int32",
+    ),
     "blocks of 2048": (_eight(block=2048), "8bit-blocks-of-2048"),
     "Adafactor with m": (_for("adafactor", lambda shape, size: size + sum(shape)), "adafactor-with-momentum"),
     "Adafactor's rows": (_for("adafactor", lambda shape, size: shape[0]), "adafactor-rows-only"),
