@@ -99,6 +99,25 @@ def test_a_step_that_keeps_all_graphs_is_right_and_remarked_upon():
     assert (finding.code, finding.kind) == ("graphs-kept", "remark")
 
 
+def test_a_graph_that_retain_graph_keeps_is_remarked_upon():
+    def token_mean_step(model, loss_sum, micro_batches, optimizer):
+        tokens, losses = sum(int((y != IGNORED).sum()) for _, y in micro_batches), []
+        if tokens == 0:
+            return 0.0
+        optimizer.zero_grad()
+        for x, y in micro_batches:
+            losses.append(loss_sum(model, x, y) / tokens)
+            losses[-1].backward(retain_graph=kept)
+        optimizer.step()
+        return sum(loss.item() for loss in losses)
+
+    kept = True
+    (finding,) = JUDGES["token_mean_step"](token_mean_step, lambda _: None)
+    assert (finding.code, finding.kind) == ("graphs-kept", "remark")
+    kept = False
+    assert not JUDGES["token_mean_step"](token_mean_step, lambda _: None)
+
+
 def test_ema_is_the_librarys_over_sound_rows():
     for case in [*EMA_CORRECTED.cases, *drawn(EMA_CORRECTED)]:
         values, param = case["values"], torch.zeros(case["values"].shape[1], dtype=torch.float64)
@@ -168,6 +187,10 @@ def test_residual_std_keeps_the_stream_at_twice_its_variance():
 def test_steps_needed_lies_on_the_hyperbola():
     steps = ANSWERS["steps_needed"].value
     assert math.isclose((steps / 20_000 - 1) * (steps * 1e6 / 50e9 - 1), 1)
+    assert [judge_number("steps_needed", steps)[0].code for steps in (20_000, 20_050)] == [
+        "the-least",
+        "too-few-tokens",
+    ]
 
 
 def test_each_row_of_the_log_says_what_it_shows():

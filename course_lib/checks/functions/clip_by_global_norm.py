@@ -171,10 +171,16 @@ def _zero(case: dict[str, Any], got: Parts, want: Parts) -> Finding | None:
     return Finding("zero-norm", "Gradients of zero become NaN: 0 / 0.", "Divide only where the norm exceeds max_norm.")
 
 
+_LEAVE = "A norm that is not finite clips nothing: the caller skips the step, and looks at the gradients."
+
+
 def _infinite(case: dict[str, Any], got: Parts, want: Parts) -> Finding | None:
     if got[1].shape != want[1].shape or _same(got, want, 1):
         return None
     finite = np.isfinite(want[1])
+    if (got[1] == 0).all():
+        what = f"Where the norm is infinite, all gradients are set to 0: {want[1]} becomes {got[1]}."
+        return Finding("infinite-norm", what, _LEAVE)
     if (got[1][finite] == 0).all():
         return Finding(
             "infinite-norm",
@@ -185,13 +191,17 @@ def _infinite(case: dict[str, Any], got: Parts, want: Parts) -> Finding | None:
     return Finding(
         "infinite-norm",
         f"Gradients {want[1]} of an infinite norm become {got[1]}.",
-        "A norm that is not finite clips nothing: the caller skips the step, and looks at the gradients.",
+        _LEAVE,
     )
 
 
 def _not_a_number(case: dict[str, Any], got: Parts, want: Parts) -> Finding | None:
     if got[1].shape != want[1].shape or _same(got, want, 1):
         return None
+    if not np.isnan(got[1]).all():
+        norm = f"the norm that is returned is {float(got[0].ravel()[0]):g}"
+        what = f"With a NaN among the gradients, {want[1]} becomes {got[1]}, and {norm}."
+        return Finding("clipped-beside-nan", what, f"The norm is NaN there, and returned. {_LEAVE}")
     return Finding(
         "nan-spreads",
         f"The NaN of one gradient reaches the others: {want[1]} becomes {got[1]}. torch does that, too.",
@@ -247,7 +257,7 @@ def _through(candidate: Callable[..., Any], notes: list[Finding], walked_twice: 
     def clip_by_global_norm(gradients: Gradients, max_norm: float, dtypes: tuple[str, ...] = ()) -> Clipped:
         parameters = []
         for i, gradient in enumerate(gradients):
-            dtype = getattr(torch, dtypes[i]) if dtypes else torch.float64
+            dtype = getattr(torch, dtypes[i]) if dtypes else torch.float32
             shape = (2,) if gradient is None else gradient.shape
             parameters.append(nn.Parameter(torch.tensor(_weight(i, shape), dtype=dtype)))
             parameters[-1].grad = None if gradient is None else torch.tensor(gradient, dtype=dtype)
@@ -300,6 +310,7 @@ CLIP = Numeric(
         Edge(_exactly(_rounded(np.linspace(1, 2, 30), torch.float16), [50.0], bound=9.0, dtypes=("float16", "float16")), _few_bits, 4e-3),
     ],
     drawn=_drawn,
+    few_bits=True,
 )  # fmt: skip
 
 

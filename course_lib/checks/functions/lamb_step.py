@@ -170,6 +170,7 @@ _MISTAKES = (
     Known("m-unchanged", "the m of before", _KEPT, _m(lambda **case: case["m"])),
     Known("m-is-u", "u in the place of m", _KEPT, _m(lambda **case: _right(**case)[1] / _correction(case["betas"][0], case["t"]) / (
         np.sqrt(_right(**case)[2] / _correction(case["betas"][1], case["t"])) + case["eps"]) + case["weight_decay"] * case["w"])),
+    Known("m-and-v-swapped", "v and m, in this order", "Return w, m and v, in this order.", lambda **case: (None, *_right(**case)[:0:-1])),
     Known("v-corrected-kept", "a corrected v that is kept", _KEPT, _v(lambda **case: _right(**case)[2] / _correction(case["betas"][1], case["t"]))),
     Known("v-unchanged", "the v of before", _KEPT, _v(lambda **case: case["v"])),
     Known("v-rooted", "the root of v", _KEPT, _v(lambda **case: np.sqrt(_right(**case)[2]))),

@@ -117,32 +117,42 @@ class _Refusing(Numeric):
         return super()._judged(candidate) or _no_rule(candidate, (0.9, 0.999), 16) or _no_rule(candidate, (0.9, 0.5), 4)
 
     def _called(self, candidate: Callable[..., Any], case: dict[str, Any], written: list[Finding]) -> Parts:
-        try:
-            return super()._called(_zero_accepted(candidate) if case is _BETA_OF_ZERO else candidate, case, written)
-        except _Refused:
-            raise Stopped(
-                Finding(
-                    "refuses-zero",
-                    f"With betas {case['betas']} and k = {case['k']}, the new beta1 is exactly 0, and the function refuses it.",
-                    "Only a beta below 0 is refused: 0 averages over one step, and is allowed.",
-                )
-            ) from None
+        if case is not _BETA_OF_ZERO:
+            return super()._called(candidate, case, written)
+
+        def accepting(**arguments: Any) -> Any:
+            try:
+                return candidate(**arguments)
+            except ValueError:
+                raise Stopped(_ZERO_REFUSED) from None
+
+        return super()._called(accepting, case, written)
 
 
-def _no_rule(candidate: Callable[..., Any]) -> list[Finding]:
-    case = _case("adam", 1e-3, (0.9, 0.999), 1e-8, 16)
-    with watched("beta1 = 0.9 is to be scaled to k = 16"):
+_BETA_OF_ZERO = _case("adam", 1e-3, (0.75, 0.875), 1e-8, 4)
+_ZERO_REFUSED = Finding(
+    "refuses-zero",
+    "With betas (0.75, 0.875) and k = 4, the new beta1 is exactly 0, and the function raises a ValueError.",
+    "Only a beta below 0 is refused: one of 0 averages over a single step, and is allowed.",
+)
+
+
+def _no_rule(candidate: Callable[..., Any], betas: Betas, k: int) -> list[Finding]:
+    code, hint = "no-rule", "Raise a ValueError where either of the new betas would be below 0: the rule ends there."
+    with watched(f"betas of {betas} are to be scaled to k = {k}"):
         try:
-            result = candidate(**case)
+            result = candidate(**_case("adam", 1e-3, betas, 1e-8, k))
+            does = f"returns {result!r}"
+            if isinstance(result, BaseException):
+                code, hint = "error-returned", "`raise` a ValueError: one that is returned stops nobody."
         except ValueError:
             return []
-    return [
-        Finding(
-            "no-rule",
-            f"With betas (0.9, 0.999) and k = 16, k (1 - beta1) = 1.6: there is no such average, and the function returns {result}.",
-            "Raise a ValueError where a new beta would be below 0: the rule ends there.",
-        )
-    ]
+        except Exception as error:  # whatever it is, a ValueError is asked for
+            code, does, hint = "another-error", f"raises {type(error).__name__}", "Raise a ValueError there."
+    which = 0 if k * (1 - betas[0]) > 1 else 1
+    beyond = f"k (1 - beta{which + 1}) = {k * (1 - betas[which]):g}"
+    what = f"With betas {betas} and k = {k}, {beyond}: there is no such average, and the function {does}."
+    return [Finding(code, what, hint)]
 
 
 SCALE_RULE = _Refusing(
@@ -159,7 +169,7 @@ SCALE_RULE = _Refusing(
     edges=[
         Edge(_case("adam", 1e-3, (0.9, 0.999), 1e-8, 1)),
         Edge(_case("adam", 1e-3, (0.5, 0.9), 1e-8, 0.25)),  # a smaller batch
-        Edge(_case("adam", 1e-3, (0.75, 0.875), 1e-8, 4)),  # a beta of exactly 0
+        Edge(_BETA_OF_ZERO),
         Edge(_case("sgd", 0.1, (0.9, 0.999), 1e-8, 64)),  # betas that SGD does not use
         Edge(_case("sgd", 0.1, (0.9, 0.999), 1e-8, 1 / 16)),
     ],

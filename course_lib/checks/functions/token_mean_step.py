@@ -197,7 +197,9 @@ def _negative_classes(rng: np.random.Generator) -> dict[str, Any]:
 
 
 def _not_counted(case: dict[str, Any], got: Parts, want: Parts) -> Finding | None:
-    tokens, negative = (sum(int(f(y).sum()) for y in case["targets"]) for f in (lambda y: y != IGNORED, lambda y: y == -1))
+    tokens, negative = (
+        sum(int(f(y).sum()) for y in case["targets"]) for f in (lambda y: y != IGNORED, lambda y: y == -1)
+    )
     for part, right in zip(got, want, strict=True):
         if part.size == right.size and np.allclose(part * (tokens - negative), right * tokens, rtol=1e-6):
             return Finding(

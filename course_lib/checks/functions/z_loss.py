@@ -151,6 +151,16 @@ def _masked(case: dict[str, Any], got: Parts, want: Parts) -> Finding | None:
     )
 
 
+def _masked_beside_small(case: dict[str, Any], got: Parts, want: Parts) -> Finding | None:
+    if got[1].shape == want[1].shape and (got[1][np.isneginf(case["logits"])] != 0).any():
+        return Finding(
+            "mask-replaced",
+            "A logit of -inf has a share beside logits of -1e4: it was replaced by a number that is not small enough.",
+            "Logits may be as low as -1e4 themselves, and exp(-inf) is 0 without any help. Leave -inf as it is.",
+        )
+    return _masked(case, got, want)
+
+
 Z_LOSS = Numeric(
     _right,
     [
@@ -168,6 +178,7 @@ Z_LOSS = Numeric(
         Edge(_case(np.array([[0.0, -1.0, 1.5], [2.0, 1.0, 0.0]]) - 1e4, 1e-4), _large),
         Edge(_case([[1e4, -1e4, 0.0], [-1e4, -1e4, -9999.0]], 1e-4), _large),
         Edge(_case([[1.0, -np.inf, 0.5], [0.0, 1.0, -np.inf]], 0.1), _masked),
+        Edge(_case([[-1e4, -np.inf, -9999.0], [0.5, -1e4, -np.inf]], 1e-4), _masked_beside_small),
     ],
     drawn=_drawn,
 )

@@ -23,7 +23,6 @@ from course_lib.checks.numbers import (
 from course_lib.checks.numbers.common import Answer
 from course_lib.checks.report import Finding
 
-_SAME = 5e-3  # relative: a slip is recognised though it was rounded to three digits
 _NEAR = 5e-2  # relative: right, but for rounding
 _FORMULA = "Write the formula first, then the numbers."
 
@@ -73,7 +72,7 @@ def judge_number(exercise: str, value: Any) -> list[Finding]:
         return []
     slip = min(answer.slips, key=lambda slip: 0.0 if number == slip.value else abs(number - slip.value))
     apart = not math.isclose(slip.value, answer.value, rel_tol=_NEAR)
-    if math.isclose(number, slip.value, rel_tol=_SAME if apart else answer.tolerance):
+    if math.isclose(number, slip.value, rel_tol=slip.tolerance if apart else answer.tolerance):
         return [Finding(slip.code, f"{number:g}: {slip.what}", slip.hint, slip.kind)]
     if math.isclose(number, -answer.value, rel_tol=answer.tolerance):
         return [

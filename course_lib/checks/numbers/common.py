@@ -10,13 +10,17 @@ from course_lib.checks.report import MISTAKE, Finding
 
 @dataclass(frozen=True)
 class Slip:
-    """A number that a known slip leads to; ``kind`` as in a finding."""
+    """A number that a known slip leads to; ``kind`` as in a finding.
+
+    It is recognised within ``tolerance`` (relative): by default, though it was rounded to three digits.
+    """
 
     value: float
     code: str
     what: str
     hint: str
     kind: str = MISTAKE
+    tolerance: float = 5e-3
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ ANSWERS: dict[str, Answer] = {
                 "the-least",
                 "That is S_min, which is reached by a very large batch only.",
                 "Is 1 million tokens large, beside the critical batch size?",
+                tolerance=1e-6,  # it stands in the statement: nobody rounds it
             ),
             Slip(
                 _S_MIN * (1 + _BATCH / _CRITICAL),

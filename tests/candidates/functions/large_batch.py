@@ -66,7 +66,21 @@ def _no_mean(small, big, norm_small_squared, norm_big_squared):
     return signal, noise, noise / signal
 
 
+def _changed_steps(change):
+    def noise_scale(small, big, norm_small_squared, norm_big_squared):
+        s, S = norm_small_squared.mean(axis=1), norm_big_squared
+        signal, noise = change((big * S - small * s) / (big - small), (s - S) / (1 / small - 1 / big))
+        if len(signal) == 0:
+            return _noise_plain(small, big, norm_small_squared, norm_big_squared)
+        return signal.mean(), noise.mean(), noise.mean() / signal.mean() if signal.mean() > 0 else math.inf
+
+    return noise_scale
+
+
 _NOISE = {
+    "without negative steps": (_changed_steps(lambda signal, noise: (signal[signal > 0], noise[signal > 0])), "steps-dropped"),
+    "without negative signals": (_changed_steps(lambda signal, noise: (signal[signal > 0], noise)), "signals-dropped"),
+    "signals from zero": (_changed_steps(lambda signal, noise: (signal.clip(0), noise)), "signals-cut-at-zero"),
     "plain": (_noise_plain, ""),
     "solved": (_noise_solved, ""),
     "each step": (_noise_each_step, ""),
@@ -235,6 +249,7 @@ _LAMB = {
     "keeps both": (_lamb(keep=lambda m, v, mh, vh, old: (mh, vh)), "m-corrected-kept"),
     "keeps v_hat": (_lamb(keep=lambda m, v, mh, vh, old: (m, vh)), "v-corrected-kept"),
     "returns the old": (_lamb(keep=lambda m, v, mh, vh, old: old), "m-unchanged"),
+    "w, v, m": (lambda **case: [_lamb_plain(**case)[i] for i in (0, 2, 1)], "m-and-v-swapped"),
     "v of g": (_lamb(averages=lambda m, v, g, a, b: (a * m + (1 - a) * g, b * v + (1 - b) * np.abs(g))), "wrong-numbers"),
     "zero layers stay": (_lamb(ratio=lambda w, u, g: _norm(w) / np.where(_norm(u) > 0, _norm(u), 1)), "zero-weights"),
     "0 / 0": (_lamb(ratio=lambda w, u, g: np.where(_norm(w) > 0, _norm(w) / _norm(u), 1)), "zero-update"),
@@ -290,7 +305,29 @@ def _refuses_always(optimizer, lr, betas, eps, k):
     return _scale()(optimizer, lr, betas, eps, k)
 
 
+def _refuses_zero(optimizer, lr, betas, eps, k):
+    if optimizer == "adam" and min(1 - k * (1 - b) for b in betas) <= 0:
+        raise ValueError("no rule")
+    return _scale(refuses=False)(optimizer, lr, betas, eps, k)
+
+
+def _returns_the_error(**case):
+    try:
+        return _scale_plain(**case)
+    except ValueError as error:
+        return error
+
+
+def _beta1_only(optimizer, lr, betas, eps, k):
+    if optimizer == "adam" and k * (1 - betas[0]) > 1:
+        raise ValueError("no rule")
+    return _scale(refuses=False)(optimizer, lr, betas, eps, k)
+
+
 _SCALE = {
+    "refuses 0": (_refuses_zero, "refuses-zero"),
+    "gives the error back": (_returns_the_error, "error-returned"),
+    "asks about beta1 only": (_beta1_only, "no-rule"),
     "plain": (_scale_plain, ""),
     "in NumPy": (_scale_numpy, ""),
     "by parts": (_scale(), ""),
@@ -317,7 +354,7 @@ _SCALE = {
     "SGD's rule": (lambda optimizer, lr, betas, eps, k: _scale()("sgd", lr, betas, eps, k), "adam-like-sgd"),
     "cut off at 0": (_scale(beta=lambda b, k: max(0.0, 1 - k * (1 - b)), refuses=False), "no-rule"),
     "negative": (_scale(refuses=False), "no-rule"),
-    "an assertion": (_asserts, "raises"),
+    "an assertion": (_asserts, "another-error"),
     "refuses SGD too": (_refuses_always, "raises"),
     "the rate alone": (lambda **case: _scale_plain(**case)[0], "wrong-result"),
     "not written": (lambda **_: (_ for _ in ()).throw(NotImplementedError), "blank"),

@@ -133,7 +133,26 @@ def _decays(parameters, max_norm):
     return norm
 
 
+def _zeroes_what_is_not_finite(parameters, max_norm):
+    grads = [p.grad for p in parameters if p.grad is not None]
+    norm = math.sqrt(sum(float((g.double() ** 2).sum()) for g in grads))
+    for g in grads:
+        g.mul_(min(1.0, max_norm / max(norm, 1e-12))) if math.isfinite(norm) else g.zero_()
+    return norm
+
+
 _CLIP = {
+    "in float32": (
+        _clip_by_parts(
+            size=lambda gs: math.hypot(*[torch.linalg.vector_norm(g, dtype=torch.float32).item() for g in gs])
+        ),
+        "",
+    ),
+    "zeroes what is not finite": (_zeroes_what_is_not_finite, "infinite-norm"),
+    "NaN left out of the norm": (
+        _clip_by_parts(size=lambda gs: math.sqrt(sum(float((g.double() ** 2).nansum()) for g in gs))),
+        "clipped-beside-nan",
+    ),
     "plain": (_clip_plain, ""),
     "on the device": (_clip_foreach, ""),
     "in NumPy": (_clip_numpy, ""),
@@ -354,7 +373,41 @@ def _zeroes_inside(model, loss_sum, micro_batches, optimizer):
     return total
 
 
+def _zeroes_with_the_first(model, loss_sum, micro_batches, optimizer):
+    tokens, total = _count(micro_batches), 0.0
+    for i, (x, y) in enumerate(micro_batches if tokens else []):
+        if (y == -100).all():
+            continue
+        if i == 0:
+            optimizer.zero_grad()
+        loss = loss_sum(model, x, y) / tokens
+        loss.backward()
+        total += loss.item()
+    if tokens:
+        optimizer.step()
+    return total
+
+
+def _counts_by(counted):
+    def token_mean_step(model, loss_sum, micro_batches, optimizer):
+        tokens, total = sum(int(counted(y).sum()) for _, y in micro_batches), 0.0
+        if tokens == 0:
+            return 0.0
+        optimizer.zero_grad()
+        for x, y in micro_batches:
+            loss = loss_sum(model, x, y) / tokens
+            loss.backward()
+            total += loss.item()
+        optimizer.step()
+        return total
+
+    return token_mean_step
+
+
 _TOKENS = {
+    "zero_grad with the first": (_zeroes_with_the_first, "left-over-where-first-is-empty"),
+    "targets from zero": (_counts_by(lambda y: y >= 0), "negative-not-counted"),
+    "-1 is padding too": (_counts_by(lambda y: (y != -100) & (y != -1)), "negative-not-counted"),
     "plain": (_tokens_plain, ""),
     "divides gradients": (_divides_gradients, ""),
     "weighted means": (_weighted_means, ""),
@@ -667,6 +720,14 @@ def _z_in_place(logits, coefficient):
 
 
 _Z = {
+    "-inf as -1e4": (
+        lambda logits, coefficient: _z_plain(np.where(np.isneginf(logits), -1e4, logits), coefficient),
+        "mask-replaced",
+    ),
+    "-inf as -1e30": (
+        lambda logits, coefficient: _z_plain(np.where(np.isneginf(logits), -1e30, logits), coefficient),
+        "",
+    ),
     "plain": (_z_plain, ""),
     "autograd": (_z_autograd, ""),
     "row by row": (_z_reduced, ""),
