@@ -668,6 +668,8 @@ def test_lab_really_starts_prints_its_address_and_stops_at_ctrl_c(tmp_path):
         [sys.executable, "-m", "course_lib.cli", "lab", "--no-browser", "--port-retries=50"],
         env=os.environ | {name: str(tmp_path / name) for name in names} | {"GIT_DIR": str(tmp_path)},  # not this clone's
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        # A shell's background job hands on an ignored Ctrl-C, and JupyterLab would never end.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         lines = []
