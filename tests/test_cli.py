@@ -317,7 +317,10 @@ def test_an_interrupt_stops_what_was_started(here, number):
     cell = tell + "while True: pass"
     (here / "mine.ipynb").write_text(notebook(code(SETUP), exercise("adamw", cell)))
     command = [sys.executable, "-m", "course_lib.cli", "check", "mine.ipynb"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # a shell's background job hands on an ignored Ctrl-C
+    )
     while process.poll() is None and not (here / "pid").exists():
         time.sleep(0.05)
     process.send_signal(number)

@@ -513,3 +513,15 @@ def test_a_hyper_parameter_out_of_range_is_named_with_what_is_allowed(key, name)
         message, _, allowed = str(caught.value).partition("Allowed: ")
         assert message.startswith(f"Invalid {name}") and allowed, message
     assert len(optimizer.param_groups) == 1
+
+
+@pytest.mark.parametrize("key", REGISTRY)
+def test_a_hook_runs_once_a_step_whatever_was_made_before(key):
+    """torch wraps the step of a class when its first instance is made: a step that calls its base's would be wrapped twice."""
+    ScratchOptimizer([matrix()], maximize=False)
+    params = [matrix()]
+    optimizer, calls = build(key, params), []
+    optimizer.register_step_post_hook(lambda *_: calls.append(1))
+    params[0].grad = torch.ones_like(params[0])
+    step(key, optimizer)
+    assert calls == [1]

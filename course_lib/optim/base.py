@@ -60,13 +60,18 @@ class ScratchOptimizer(torch.optim.Optimizer):
         """
         raise NotImplementedError(f"{type(self).__name__} does not define its update rule")
 
+    def require_ready(self) -> None:
+        """Raise RuntimeError if no step may be taken now; always ready, unless a subclass says otherwise."""
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient; return what ``closure`` returned, else None.
 
         Raises:
-            RuntimeError: a gradient is sparse or complex, which no rule of the course supports.
+            RuntimeError: a gradient is sparse or complex, which no rule of the course supports, or
+                :meth:`require_ready` objects.
         """
+        self.require_ready()
         loss = None
         if closure is not None:
             with torch.enable_grad():

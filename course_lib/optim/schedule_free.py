@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -116,18 +115,13 @@ class ScheduleFreeAdamW(ScratchOptimizer):
             for group in turned for param in group["params"] if self.state.get(param)
         ]
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update every parameter that has a gradient; return what ``closure`` returned, else None.
-
-        Raises:
-            RuntimeError: the parameters hold the average, at which no step may be taken; or a gradient is sparse.
-        """
+    def require_ready(self) -> None:
+        """Raise RuntimeError while the parameters hold the average, at which no step may be taken."""
         if not all(group["train_mode"] for group in self.param_groups):
             raise RuntimeError(
                 "ScheduleFreeAdamW is in evaluation mode: its parameters hold the average x, and gradients must be "
                 "taken at y. Call optimizer.train() before the forward pass, and optimizer.eval() before evaluation."
             )
-        return super().step(closure)
 
     def update(self, param: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
         beta1, beta2 = group["betas"]
