@@ -58,12 +58,17 @@ class Overview:
     Attributes:
         standings: one for each exercise, in the order of the course.
         retired: one for each id with events that the course does not have, any more or yet.
+        answered: ids of the bank's questions that were answered, in quizzes and mock interviews.
     """
 
     def __init__(self, events: Iterable[journal.Event]) -> None:
         of: dict[str, list[journal.Event]] = {}
+        self.answered: set[str] = set()
         for event in events:
-            of.setdefault(event.exercise, []).append(event)
+            if event.kind in journal.EXERCISE_KINDS:
+                of.setdefault(event.exercise, []).append(event)
+            elif event.kind == journal.ANSWERED:
+                self.answered.add(event.exercise)
         self.standings = [standing(name, of.get(name, [])) for name in EXERCISES]
         self.retired = [standing(name, of[name]) for name in sorted(of.keys() - EXERCISES.keys())]
 
@@ -92,6 +97,8 @@ class Overview:
         tried = sum(one.state == TRIED for one in self.standings)
         total = len(self.standings)
         lines = [f"{self.passed} of {total} passed; {tried} tried; {total - self.passed - tried} to begin."]
+        if self.answered:
+            lines.append(f"Questions answered: {len(self.answered)}. What is due, and something new: course quiz")
         if self.next is None:
             return [*lines, "You have passed every exercise."]
         exercise = EXERCISES[self.next]
@@ -105,7 +112,8 @@ class Overview:
             for one in self.standings
         ]
         retired = [{"id": one.exercise} | _plain(one) for one in self.retired]
-        return {"exercises": rows, "retired": retired, "passed": self.passed, "total": len(rows), "next": self.next}
+        return {"exercises": rows, "retired": retired, "passed": self.passed, "total": len(rows), "next": self.next,
+                "answered": sorted(self.answered)}
 
     def __str__(self) -> str:
         tables = self.tables()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -410,7 +411,7 @@ def test_the_journal_of_a_damaged_file_does_not_reach_the_fresh_one(home):
 def test_a_file_from_a_newer_version_is_left_alone(home, new_session, capsys):
     fill(home, 3)
     with closing(sqlite3.connect(file_in(home))) as connection:
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute("PRAGMA user_version = 3")
     before = file_in(home).read_bytes()
     new_session()
     assert check("decay_steps", PASSING).passed
@@ -628,3 +629,70 @@ def test_show_displays_a_table_in_a_notebook_and_prints_elsewhere(home):
     assert "0 of " in out and "untouched" in out
     assert out.splitlines()[-1] == "['text/html', 'text/plain'] True"
     assert not list(home.iterdir())  # looking makes no file
+
+
+# Questions and interviews beside the exercises
+
+
+def answered(**changes):
+    return Event("adam-first-step", journal.ANSWERED, **{"passed": True, "details": '{"score": 1.0}'} | changes)
+
+
+def test_answers_live_beside_exercises_and_count_apart(home, new_session):
+    journal.record("adam", journal.CHECKED, passed=True)
+    journal.record("adam-first-step", journal.ANSWERED, passed=True, details={"score": 1.0, "answer": "一倍 lr"})
+    new_session()
+    assert journal.load()[1].said == {"score": 1.0, "answer": "一倍 lr"}
+    now = progress.overview()
+    assert now.answered == {"adam-first-step"} and now.passed == 1 and not now.retired
+    assert "Questions answered: 1." in str(now) and now.to_dict()["answered"] == ["adam-first-step"]
+
+
+@pytest.mark.parametrize("details", ["[]", "{", "1", '"x"', "null", "{" + " " * 20_001 + "}", 3, None])
+def test_details_are_an_object_of_a_size(details):
+    with pytest.raises(ValueError, match="details is"):
+        answered(details=details)
+    with pytest.raises(ValueError, match="details is"):
+        Event("adam", journal.CHECKED, passed=True, details="{}")
+
+
+def version_one(file, events):
+    """A progress file as the course wrote it before it had questions."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("CREATE TABLE events (id TEXT PRIMARY KEY NOT NULL, exercise TEXT NOT NULL, kind TEXT NOT NULL, "
+                           "passed INTEGER, tier INTEGER, code TEXT NOT NULL, time TEXT NOT NULL)")
+        rows = [(e.id, e.exercise, e.kind, e.passed, e.tier, e.code, e.time) for e in events]
+        connection.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+        connection.execute("PRAGMA user_version = 1")
+
+
+def test_a_file_from_before_questions_is_read_and_widened(home, new_session):
+    old = Event("adam", journal.CHECKED, passed=True)
+    version_one(file_in(home), [old])
+    assert journal.load() == [old]
+    journal.record("adam-first-step", journal.ANSWERED, passed=True, details={"score": 1.0})
+    new_session()
+    assert [event.kind for event in journal.load()] == [journal.CHECKED, journal.ANSWERED]
+    assert journal.load()[1].said == {"score": 1.0}
+
+
+@pytest.mark.parametrize("with_details", [False, True])
+def test_what_is_left_of_a_damaged_file_keeps_its_details(home, new_session, with_details):
+    if with_details:
+        journal.open_store().append([answered()])
+    else:
+        version_one(file_in(home), [Event("adam", journal.CHECKED, passed=True)])
+    with closing(sqlite3.connect(file_in(home))) as connection, connection:
+        connection.execute("INSERT INTO events (id, exercise, kind, code, time) VALUES ('no uuid', 'x', 'x', '', '')")
+    new_session()
+    (event,) = journal.load()
+    assert event.details == ('{"score": 1.0}' if with_details else "")
+
+
+def test_exports_carry_details_and_old_exports_are_read():
+    event = answered()
+    assert exchange.from_json(exchange.to_json([event])) == [event]
+    old = Event("adam", journal.HINT, tier=1)
+    row = {key: value for key, value in vars(old).items() if key != "details"}
+    assert exchange.from_json(json.dumps({"format": exchange.FORMAT, "version": 1, "events": [row]})) == [old]

@@ -6,16 +6,28 @@ next one that can be, and ``news`` has a sentence for the learner, once a sessio
 
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from course_lib.journal.event import CHECKED, HINT, LONGEST, SOLUTION, Event, Trouble
+from course_lib.journal.event import (
+    ANSWERED,
+    CHECKED,
+    ENDED,
+    EXERCISE_KINDS,
+    HINT,
+    INTERVIEW,
+    LONGEST,
+    SOLUTION,
+    Event,
+    Trouble,
+)
 
 if TYPE_CHECKING:
     from course_lib.journal.store import Store
 
 __all__ = [
-    "CHECKED", "HINT", "SOLUTION", "Event", "Trouble",
+    "ANSWERED", "CHECKED", "ENDED", "EXERCISE_KINDS", "HINT", "INTERVIEW", "SOLUTION", "Event", "Trouble",
     "load", "news", "note", "open_store", "pause", "recall", "record",
 ]
 
@@ -44,9 +56,11 @@ def pause() -> None:
 def record(exercise: str, kind: str, **details: Any) -> None:
     """Remember an event; it is on the disk when this returns, if it can be. See :class:`Event` for the arguments.
 
-    A fork of the session keeps what it records to itself: there, the code that is being checked is running.
+    ``details`` may be a dict of plain JSON values. A fork of the session keeps what it records to itself: there, the code that is being checked is running.
     """
     details["code"] = "".join(filter(str.isprintable, details.get("code", "")))[:LONGEST]
+    if isinstance(details.get("details"), dict):
+        details["details"] = json.dumps(details["details"], ensure_ascii=False)
     _session.unsaved.append(Event(exercise, kind, **details))
     if _session.paused or os.getpid() != _session.process:
         return

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from course_lib.journal.event import Event, now
 
-FORMAT, VERSION = "course progress", 1
+FORMAT, VERSION = "course progress", 2
+READABLE = (1, VERSION)  # 1 has no details
 
 
 class BadFile(ValueError):
@@ -18,7 +19,7 @@ class BadFile(ValueError):
 
 
 def to_json(events: Iterable[Event]) -> str:
-    """``{"format": "course progress", "version": 1, "exported": time, "events": [...]}``, the oldest event first."""
+    """``{"format": "course progress", "version": 2, "exported": time, "events": [...]}``, the oldest event first."""
     ordered = sorted(events, key=lambda event: (event.time, event.id))
     document = {"format": FORMAT, "version": VERSION, "exported": now(), "events": [asdict(event) for event in ordered]}
     return json.dumps(document, indent=1) + "\n"
@@ -39,7 +40,7 @@ def from_json(text: str) -> list[Event]:
     if type(version) is int and version > VERSION:
         raise BadFile("comes from a newer version of the course. Update this one with: git pull")
     rows = document.get("events")
-    if version != VERSION or not isinstance(rows, list):
+    if version not in READABLE or not isinstance(rows, list):
         raise BadFile("is a damaged export of progress: it has no version, or no list of events.")
     events = []
     for number, row in enumerate(rows, 1):

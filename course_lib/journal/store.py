@@ -9,6 +9,7 @@ network cannot give (sqlite.org/wal.html), and readers do not have to go on duri
 
 from __future__ import annotations
 
+import itertools
 import os
 import sqlite3
 from collections.abc import Callable, Iterable
@@ -23,16 +24,18 @@ import platformdirs
 from course_lib.journal.event import Event, Trouble
 
 NAME = "progress.sqlite3"
-VERSION = 1  # PRAGMA user_version
+VERSION = 2  # PRAGMA user_version; 1 has no details
 SMALLEST_PAGE = 512  # bytes
 BUSY_SECONDS = 5.0  # how long to wait for another process
 
 _CREATE = """CREATE TABLE events (
     id TEXT PRIMARY KEY NOT NULL, exercise TEXT NOT NULL, kind TEXT NOT NULL,
-    passed INTEGER, tier INTEGER, code TEXT NOT NULL, time TEXT NOT NULL)"""
-_COLUMNS = "exercise, kind, passed, tier, code, time, id"
-_INSERT = f"INSERT OR IGNORE INTO events ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"
-_SELECT = f"SELECT {_COLUMNS} FROM events NOT INDEXED"  # the table itself, whatever state its index is in
+    passed INTEGER, tier INTEGER, code TEXT NOT NULL, time TEXT NOT NULL, details TEXT NOT NULL DEFAULT '')"""
+_WIDEN = "ALTER TABLE events ADD COLUMN details TEXT NOT NULL DEFAULT ''"  # from version 1
+_COLUMNS = "exercise, kind, passed, tier, code, time, id, details"
+_INSERT = f"INSERT OR IGNORE INTO events ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_FROM = "FROM events NOT INDEXED"  # the table itself, whatever state its index is in
+_SELECTS = {1: f"SELECT {_COLUMNS.replace('details', repr(''))} {_FROM}", 2: f"SELECT {_COLUMNS} {_FROM}"}
 
 # Primary result codes: https://sqlite.org/rescode.html. SQLITE_ERROR is a table that is missing or has other columns.
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
@@ -164,10 +167,11 @@ class Store:
 def _add(events: list[Event], connection: sqlite3.Connection) -> int:
     connection.execute("BEGIN IMMEDIATE")
     # Asked again under the lock: another process may just have made the table.
-    if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
-        connection.execute(_CREATE)
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version < VERSION:
+        connection.execute(_WIDEN if version else _CREATE)
         connection.execute(f"PRAGMA user_version = {VERSION}")
-    rows = [(e.exercise, e.kind, e.passed, e.tier, e.code, e.time, e.id) for e in events]
+    rows = [(e.exercise, e.kind, e.passed, e.tier, e.code, e.time, e.id, e.details) for e in events]
     new = sum(connection.execute(_INSERT, row).rowcount for row in rows)
     connection.execute("COMMIT")
     return new
@@ -175,10 +179,11 @@ def _add(events: list[Event], connection: sqlite3.Connection) -> int:
 
 def _all(connection: sqlite3.Connection) -> list[Event]:
     connection.execute("BEGIN")
-    if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version == 0:
         return []
     try:
-        return [_event(row) for row in connection.execute(_SELECT)]
+        return [_event(row) for row in connection.execute(_SELECTS[version])]
     except ValueError as error:
         raise _Damaged from error
 
@@ -214,11 +219,11 @@ def _free_name(path: Path) -> Path:
 def _salvage(path: Path) -> list[Event]:
     """The events that can still be read, from both ends up to the damage. The file is not changed."""
     found: dict[str, Event] = {}
-    for order in ("ASC", "DESC"):
+    for select, order in itertools.product((_SELECTS[2], _SELECTS[1]), ("ASC", "DESC")):
         try:
             with closing(sqlite3.connect(f"{path.as_uri()}?immutable=1", uri=True)) as connection:
                 connection.text_factory = _decode
-                for row in connection.execute(f"{_SELECT} ORDER BY rowid {order}"):
+                for row in connection.execute(f"{select} ORDER BY rowid {order}"):
                     try:
                         event = _event(row)
                         found.setdefault(event.id, event)
@@ -230,8 +235,8 @@ def _salvage(path: Path) -> list[Event]:
 
 
 def _event(row: tuple[Any, ...]) -> Event:
-    exercise, kind, passed, tier, code, time, name = row
-    return Event(exercise, kind, {0: False, 1: True}.get(passed, passed), tier, code, time, name)
+    exercise, kind, passed, tier, code, time, name, details = row
+    return Event(exercise, kind, {0: False, 1: True}.get(passed, passed), tier, code, time, name, details)
 
 
 def _decode(data: bytes) -> str:
