@@ -33,7 +33,10 @@ if "google.colab" in sys.modules:
     if importlib.util.find_spec("course_lib") is None:
 {source}
         subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", source], check=True)
-        importlib.invalidate_caches()
+    if importlib.util.find_spec("fsrs") is None:  # what the quiz needs, and Colab has not
+        extra = ["fsrs", "genanki", "cached-property", "chevron", "frozendict", "cn2an", "proces"]
+        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", *extra], check=False)
+    importlib.invalidate_caches()
     if KEEP_PROGRESS_ON_DRIVE:
         from google.colab import drive
 

@@ -200,6 +200,17 @@ def test_the_first_cell_asks_pip_for_the_address_alone(with_address, interpreter
                            "'course_lib @ https://github.com/owner/name/archive/HEAD.zip'] True\n"), done.stderr
 
 
+def test_the_first_cell_brings_what_the_quiz_needs_and_colab_has_not(with_address, interpreter, tmp_path):
+    code = sources.exercise_form(with_address).cells[2].source
+    script = tmp_path / "bare.py"
+    script.write_text("import importlib.util, subprocess\nimportlib.util.find_spec = lambda name: None\n"
+                      "subprocess.run = lambda command, check: print(command[6:], check)\n" + code)
+    done = subprocess.run([interpreter, script], env=environment(tmp_path), cwd=tmp_path, capture_output=True,
+                          text=True, check=False)
+    extra = done.stdout.splitlines()[1]
+    assert extra.startswith("['fsrs', 'genanki', ") and extra.endswith(" False"), done.stderr
+
+
 def test_for_colab_itself_the_library_takes_the_place_of_the_address(with_address):
     notebook = build.for_colab(sources.exercise_form(with_address), "pass  # the library")
     assert [cell.source for cell in notebook.cells if colab.TAG in blanks.cell_tags(cell)] == ["pass  # the library"]

@@ -22,17 +22,18 @@ LEVELS = (
     {"carry", "problems", "sources", "train"},
     {"benchmark", "kernels", "memory", "parallel"},
     {"checks", "questions"},
+    {"practice"},
     {"live", "progress", "reset", "run_answers", "widgets"},
     {"cli", "run_answers_child"},
 )
 # It takes plain numbers and arrays: it imports no other part, and only the parts named here import it.
 PICTURES = {"plots"}
-MAY_DRAW = {"live", "widgets"}
+MAY_DRAW = {"live", "practice", "questions", "widgets"}
 
 # What the extras of pyproject.toml install, and which parts may load it. Without this, only torch and NumPy.
 EXTRAS = {
     "plots": {"IPython", "matplotlib"},
-    "questions": {"pydantic", "yaml"},
+    "questions": {"cn2an", "fsrs", "genanki", "markdown_it", "plotext", "pydantic", "yaml"},
     "cli": {"nbclient", "nbformat", "rich", "typer"},
     "lab": {"ipykernel", "ipywidgets", "jupyter_client", "jupyterlab", "jupytext"},
     "references": {"bitsandbytes", "pytorch_optimizer"},
@@ -40,10 +41,11 @@ EXTRAS = {
 }
 USES = {
     "plots": {"plots"},
-    "widgets": {"plots", "lab"},
+    "widgets": {"plots", "lab", "questions"},
     "live": {"plots"},
-    "questions": {"questions"},
-    "cli": {"cli"},
+    "questions": {"plots", "questions"},
+    "practice": {"plots", "questions"},
+    "cli": {"cli", "questions"},
     "reset": {"cli", "lab", "questions"},
     "sources": {"cli", "lab", "questions"},  # jupytext brings yaml
 }
@@ -57,6 +59,8 @@ WITHOUT_TORCH = {
     "course_lib.cli",
     "course_lib.cli.__main__",
     "course_lib.cli.compare",
+    "course_lib.cli.bank",
+    "course_lib.cli.practice",
     "course_lib.cli.memory",
     "course_lib.compare",
     "course_lib.journal",
@@ -69,6 +73,13 @@ WITHOUT_TORCH = {
     "course_lib.memory.configs",
     "course_lib.memory.models",
     "course_lib.plots",
+    "course_lib.practice",
+    "course_lib.practice.asking",
+    "course_lib.practice.choose",
+    "course_lib.practice.interview",
+    "course_lib.practice.pages",
+    "course_lib.practice.report",
+    "course_lib.practice.schedule",
     "course_lib.progress",
     "course_lib.questions",
     "course_lib.run_answers",
@@ -82,6 +93,8 @@ WITHOUT_NUMPY = {
     "course_lib.cli",
     "course_lib.cli.__main__",
     "course_lib.cli.compare",
+    "course_lib.cli.bank",
+    "course_lib.cli.practice",
     "course_lib.cli.memory",
     "course_lib.journal",
     "course_lib.journal.event",
@@ -92,6 +105,13 @@ WITHOUT_NUMPY = {
     "course_lib.memory.cards",
     "course_lib.memory.configs",
     "course_lib.memory.models",
+    "course_lib.practice",
+    "course_lib.practice.asking",
+    "course_lib.practice.choose",
+    "course_lib.practice.interview",
+    "course_lib.practice.pages",
+    "course_lib.practice.report",
+    "course_lib.practice.schedule",
     "course_lib.progress",
     "course_lib.questions",
 }

@@ -54,6 +54,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "compute": ("number",),
     "verdict": ("claim", "verdict"),
     "bug": ("bug",),
+    "read-run": ("run",),
     "implement": ("exercise",),
 }
 """The fields that a kind must have and that no other kind may have."""
@@ -165,24 +166,76 @@ class Evidence(Strict):
         return self
 
 
+class Range(Strict):
+    """What a number in the prompt of a compute question is drawn from.
+
+    ``choices`` are written as the prompt shows them ("8,192", "3e-4"); the first one is the standard value, with which
+    the bank's answer and value are given. The evidence function's argument of the same name gets the choice ``times``
+    a unit, so that "{parameters} billion" can stand in the prompt.
+    """
+
+    choices: list[_Line] = Field(min_length=2)
+    times: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+
+    @field_validator("times", mode="before")
+    @classmethod
+    def _as_written(cls, times: Any) -> Any:
+        """YAML 1.1 takes 1.0e9, without a sign in the exponent, for text."""
+        return float(times) if isinstance(times, str) and re.fullmatch(r"\d+(\.\d+)?e-?\d+", times) else times
+
+    @field_validator("choices")
+    @classmethod
+    def _numbers(cls, choices: list[str]) -> list[str]:
+        for choice in choices:
+            if not re.fullmatch(r"-?\d[\d,]*(\.\d+)?(e-?\d+)?", choice):
+                raise ValueError(f"holds {choice!r}. Allowed: numbers in quotes, as in '8,192', '0.95' or '3e-4'.")
+        if len(set(choices)) < len(choices):
+            raise ValueError("holds a choice twice. Allowed: each once.")
+        return choices
+
+    def value(self, choice: str) -> int | float:
+        """The argument that stands for a choice: an int where the choice is written as one, else a float."""
+        number = float(choice.replace(",", "")) * self.times
+        return int(number) if number.is_integer() and not re.search(r"[.e]", choice) else number
+
+
+class Slip(Strict):
+    """A usual wrong number and what is behind it.
+
+    ``value`` is a formula in the numbers drawn and in ``answer``, the right number, as in "answer * 8". It may use
+    sqrt, log, exp and floor.
+    """
+
+    value: _Line
+    says: Text
+
+
 class Number(Strict):
     """The number a compute question asks for.
 
     ``tolerance`` is relative: an answer x is accepted if abs(x - value) <= tolerance * abs(value).
-    The question's one evidence function returns the number, in the same unit.
+    The question's one evidence function returns the number, in the same unit, for any numbers drawn.
     """
 
     value: float = Field(allow_inf_nan=False)
     unit: _Line
+    unit_zh: _Line | None = None
     tolerance: float = Field(gt=0, le=0.1)
+    draw: dict[_Snake, Range] = Field(min_length=1)
+    slips: list[Slip] = Field(min_length=1)
 
 
 class Bug(Strict):
-    """Python with one faulty line: ``line`` counts from 1, ``fix`` is what that line should say."""
+    """Python with one faulty line: ``line`` counts from 1, ``fix`` is what that line should say.
+
+    ``also`` are lines that name the same fault as well; ``report`` is the public report, where production had it.
+    """
 
     code: str
     line: int = Field(ge=1)
     fix: _Line
+    also: list[int] = []
+    report: _Url | None = None
 
     @property
     def faulty(self) -> str:
@@ -202,6 +255,8 @@ class Bug(Strict):
         count = len(self.code.splitlines())
         if self.line > count or not self.faulty:
             raise ValueError(f"line is {self.line}. Allowed: a line with code on it, 1 to {count}.")
+        if any(not 1 <= line <= count or line == self.line for line in self.also):
+            raise ValueError(f"also is {self.also}. Allowed: lines other than {self.line}, 1 to {count}.")
         if self.faulty == self.fix:
             raise ValueError("fix is the faulty line itself. Allowed: what the line should say instead.")
         for name, code in (("code", self.code), ("code with the fix in it", self.fixed)):
@@ -214,6 +269,17 @@ class Bug(Strict):
         return self
 
 
+class Run(Strict):
+    """The curves of a run and what may have caused them.
+
+    ``curves`` names the evidence function that makes the curves (:func:`course_lib.questions.runs.Curves`); what it
+    gave when it was last run is in ``recorded/``. ``causes`` are what a reader might name, the right one first.
+    """
+
+    curves: _Snake
+    causes: list[Text] = Field(min_length=3, max_length=5)
+
+
 class Question(Strict):
     """One question of the bank.
 
@@ -222,7 +288,7 @@ class Question(Strict):
         area: slug of the blueprint's area, and the name of the file it is written in.
         level: 1 screen, 2 onsite, 3 research.
         kind: how it is asked and graded; some kinds have fields of their own (:data:`NEEDS`).
-        prompt: what the interviewer says.
+        prompt: what the interviewer says; of a compute question with a place in braces for each number drawn.
         answer: what one would say in a minute (:data:`SPOKEN_MINUTE`).
         rubric: the points that a good answer makes, weighted.
         weak: what a weak answer says, and why that costs.
@@ -232,6 +298,7 @@ class Question(Strict):
         number: compute: value, unit, tolerance.
         claim, verdict: verdict: the claim on trial, and what it is.
         bug: bug: the code, the faulty line and its fix.
+        run: read-run: the curves to read, and the causes to choose from.
         exercise: implement: id of the exercise to open.
     """
 
@@ -244,6 +311,7 @@ class Question(Strict):
     verdict: Verdict | None = None
     number: Number | None = None
     bug: Bug | None = None
+    run: Run | None = None
     exercise: _Snake | None = None
     answer: Text
     rubric: list[Point] = Field(min_length=2)
@@ -277,6 +345,14 @@ class Question(Strict):
                         f"field '{name}' is given, but the kind is {self.kind}. Allowed: only with kind {kind}."
                     )
         functions = [proof for proof in self.evidence if proof.function]
+        if self.number:
+            for language in ("en", "zh"):
+                text = getattr(self.prompt, language)
+                if text is not None and (holes := set(re.findall(r"\{(\w*)\}", text))) != self.number.draw.keys():
+                    raise ValueError(
+                        f"prompt > {language} has the places {sorted(holes)}. Allowed: one in braces for each number "
+                        f"drawn, {sorted(self.number.draw)}."
+                    )
         if self.kind == "compute" and len(functions) != 1:
             raise ValueError(
                 f"has {len(functions)} evidence functions. "
