@@ -19,6 +19,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
+from tools import counted
 
 from course_lib import questions
 from course_lib.questions import BankError, Question, load
@@ -70,6 +71,11 @@ def test_the_bank_covers_what_it_should():
     assert {question.verdict for question in BANK_NOW.values() if question.verdict} == {"right", "wrong", "depends"}
     assert {question.level for question in BANK_NOW.values()} == {1, 2, 3}
     assert len(AREAS) == len(set(AREAS))
+
+
+def test_the_readme_counts_what_is_there():
+    text = counted.README.read_text(encoding="utf-8")
+    assert counted.BLOCK.search(text).group() == counted.table(), "run: python -m tools.counted"
 
 
 @pytest.mark.parametrize("question_id", BANK_NOW)

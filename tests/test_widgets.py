@@ -38,8 +38,16 @@ OF_7 = {
     "Box": {"children", "layout"},
     "VBox": {"children"},
     "Layout": {"width", "height", "max_width", "flex_flow", "display"},
+    "BoundedIntText": {"value", "min", "max"},
+    "Button": {"description", "tooltip", "button_style", "layout"},
+    "Checkbox": {"value", "description", "indent"},
+    "Output": set(),
+    "RadioButtons": {"value", "options"},
+    "SelectMultiple": {"value", "options", "rows"},
+    "Text": {"placeholder", "layout"},
+    "Textarea": {"placeholder", "rows", "layout"},
 }
-TYPES = {"DOMWidget", "ValueWidget"}
+TYPES = {"DOMWidget", "ValueWidget", "Widget"}
 
 
 # Only what Colab has

@@ -9,8 +9,10 @@ the stored outputs, change with every run. What someone wrote into an .ipynb is 
 
 import argparse
 import dataclasses
+import os
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -136,7 +138,10 @@ def _build_executed(source: Path, new: nbformat.NotebookNode, force: bool) -> Bu
 
 
 def _execute(notebook: nbformat.NotebookNode, path: Path) -> tuple[nbformat.NotebookNode, float]:
-    """Run all cells with this interpreter in the notebook's own folder; returns the result and the seconds it took."""
+    """Run all cells with this interpreter in the notebook's own folder; returns the result and the seconds it took.
+
+    Nothing that is run there counts as anybody's progress, and nobody's progress shows in what is stored.
+    """
     client = NotebookClient(notebook, kernel_name="python3", kernel_manager_class=_ThisInterpreter,
                             extra_arguments=["--log-level=ERROR"], timeout=SECONDS_PER_CELL, store_widget_state=False,
                             record_timing=False, coalesce_streams=True,
@@ -144,7 +149,7 @@ def _execute(notebook: nbformat.NotebookNode, path: Path) -> tuple[nbformat.Note
     start = time.perf_counter()
     index = 0
     try:
-        with client.setup_kernel():
+        with tempfile.TemporaryDirectory() as home, client.setup_kernel(env=os.environ | {"COURSE_HOME": home}):
             for index, cell in enumerate(notebook.cells):
                 _progress(f"{_name(path)}: cell {index + 1} of {len(notebook.cells)}")
                 client.execute_cell(cell, index)

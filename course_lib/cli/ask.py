@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable
@@ -14,16 +15,18 @@ from rich.syntax import Syntax
 from rich.text import Text
 
 from course_lib.practice.asking import RATINGS, Asked, rating_for
-from course_lib.practice.pages import flat, title
+from course_lib.practice.pages import flat, place, title
 from course_lib.practice.proving import demonstrate
 from course_lib.practice.words import word
 from course_lib.questions.drawn import standard
 from course_lib.questions.grading import BadAnswer, Grade, points
-from course_lib.questions.render import cite, place
+from course_lib.questions.render import cite
 from course_lib.questions.runs import Curves
 
 WIDEST = 100
 HIGH = 16  # rows of a panel of curves
+LOOKS = (("blue+", "braille"), ("orange+", "dot"), ("green+", "x"), ("magenta+", "o"), ("cyan+", "+"))
+"""Colour and marker of each line: told apart without colours too."""
 
 
 class Stopped(Exception):
@@ -143,14 +146,14 @@ def show_answer(asked: Asked, out: Console) -> None:
     out.print(Padding(Markdown(asked.say(question.answer)), (0, 0, 0, 2)))
     if asked.automatic:
         show_rubric(asked, out)
-    out.print(Markdown(f"**{word('weak', language)}**: {flat(asked.say(question.weak.says))} "
-                       f"**{word('costs', language)}**: {flat(asked.say(question.weak.costs))}"))
+    out.print(Markdown(f"**{word('weak', language)}** {flat(asked.say(question.weak.says))} "
+                       f"**{word('costs', language)}** {flat(asked.say(question.weak.costs))}"))
     for key, lines in (
         ("follow_ups", [asked.say(text) for text in question.follow_ups]),
         ("sources", [cite(source) for source in question.sources]),
-        ("evidence", [place(proof) for proof in question.evidence]),
+        ("evidence", [place(proof, language) for proof in question.evidence]),
     ):
-        out.print(Markdown(f"**{word(key, language)}**: " + " ".join(f"{flat(line)}{'' if key == 'follow_ups' else ';'}"
+        out.print(Markdown(f"**{word(key, language)}** " + " ".join(f"{flat(line)}{'' if key == 'follow_ups' else ';'}"
                                                                       for line in lines).rstrip(";")))
     if question.bug and question.bug.report:
         out.print(Text(word("report_at", language, address=question.bug.report)))
@@ -159,7 +162,7 @@ def show_answer(asked: Asked, out: Console) -> None:
 def show_proof(asked: Asked, out: Console) -> None:
     """Run what proves the answer, and show what was run."""
     for proof in demonstrate(asked.question):
-        out.print(Padding(Syntax(proof.source, "python", background_color="default"), (1, 0, 0, 2)))
+        out.print(Padding(Syntax(proof.source, "python", background_color="default", word_wrap=True), (1, 0, 0, 2)))
         key, style = ("holds", "green") if proof.holds else ("does_not_hold", "red")
         out.print(Text(word(key, asked.language, name=proof.name), style=style))
 
@@ -173,11 +176,11 @@ def draw(curves: Curves, width: int) -> str:
         plotext.clear_figure()
         plotext.plotsize(width, HIGH)
         plotext.theme("clear")
-        for name, values in panel.series.items():
+        for (name, values), (colour, marker) in zip(panel.series.items(), itertools.cycle(LOOKS)):
             there = [(x, math.log10(y) if panel.log else y) for x, y in zip(curves.x, values, strict=True)
                      if math.isfinite(y) and (y > 0 or not panel.log)]
             if there:
-                plotext.plot([x for x, _ in there], [y for _, y in there], marker="braille",
+                plotext.plot([x for x, _ in there], [y for _, y in there], marker=marker, color=colour,
                              label=name if len(panel.series) > 1 else None)
         plotext.title(f"log10 {panel.y}" if panel.log else panel.y)
         plotext.xlabel(curves.x_label)

@@ -9,8 +9,9 @@ from functools import cache
 from course_lib.practice.asking import Asked
 from course_lib.practice.words import area, word
 from course_lib.questions.drawn import standard
-from course_lib.questions.render import cite, place
+from course_lib.questions.render import cite
 from course_lib.questions.runs import Curves
+from course_lib.questions.schema import Evidence
 
 
 def title(asked: Asked) -> str:
@@ -55,8 +56,8 @@ def answer_markdown(asked: Asked, rubric: bool = True) -> str:
     if rubric:
         blocks += [f"**{word('rubric', language)}**", rubric_markdown(asked).rstrip()]
     blocks += [
-        f"**{word('weak', language)}**: {flat(asked.say(question.weak.says))}",
-        f"**{word('costs', language)}**: {flat(asked.say(question.weak.costs))}",
+        f"**{word('weak', language)}** {flat(asked.say(question.weak.says))}",
+        f"**{word('costs', language)}** {flat(asked.say(question.weak.costs))}",
         f"**{word('follow_ups', language)}**",
         "\n".join(f"- {flat(asked.say(text))}" for text in question.follow_ups),
         f"**{word('sources', language)}**",
@@ -64,8 +65,15 @@ def answer_markdown(asked: Asked, rubric: bool = True) -> str:
     ]
     if question.bug and question.bug.report:
         blocks.append(word("report_at", language, address=f"<{question.bug.report}>"))
-    blocks.append(f"**{word('evidence', language)}**: " + "; ".join(place(proof) for proof in question.evidence))
+    blocks.append(f"**{word('evidence', language)}** " + "; ".join(place(proof, language) for proof in question.evidence))
     return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def place(proof: Evidence, language: str) -> str:
+    """Where a piece of evidence is, as Markdown."""
+    if proof.function:
+        return f"`course_lib.questions.evidence.{proof.function}`"
+    return word("in_cell", language, tag=f"`{proof.tag}`", notebook=proof.notebook)
 
 
 def picture(curves: Curves) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,9 @@ from course_lib.practice.pages import flat
 from course_lib.practice.words import word
 from course_lib.questions import get
 from course_lib.questions.grading import VERDICTS, Grade
+
+WIDTH = 100
+"""Characters of a line of text at most."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,12 @@ def first_guesses(events: Iterable[journal.Event]) -> dict[str, Guess]:
 def scores(rounds: Mapping[str, Sequence[str]], known: Mapping[str, Guess]) -> list[Score]:
     """How each theme went, in the order of ``rounds``, which maps a theme to the ids of its claims."""
     return [
-        Score(theme, len(ids), sum(name in known for name in ids), sum(name in known and known[name].right for name in ids))
+        Score(
+            theme,
+            len(ids),
+            sum(name in known for name in ids),
+            sum(name in known and known[name].right for name in ids),
+        )
         for theme, ids in rounds.items()
     ]
 
@@ -79,6 +88,8 @@ def words_of(asked: Sequence[Asked]) -> str:
     """Claims as text: numbered, each with its id, and how to guess where there are no buttons."""
     language = asked[0].language
     lines = [f"{number}. {flat(one.claim)} [{one.question.id}]" for number, one in enumerate(asked, start=1)]
+    if language == "en":  # Chinese has no spaces to break lines at
+        lines = [textwrap.fill(line, WIDTH, subsequent_indent="   ", break_on_hyphens=False) for line in lines]
     return "\n".join([*lines, word("trial_without", language, name=asked[-1].question.id)])
 
 
@@ -101,10 +112,14 @@ def score_text(rounds: Mapping[str, Sequence[str]], known: Mapping[str, Guess], 
 def score_markdown(rounds: Mapping[str, Sequence[str]], known: Mapping[str, Guess], language: str = "en") -> str:
     """The scores as a table, with their sum, then the claims that were guessed wrongly."""
     rows = scores(rounds, known)
-    rows.append(Score(word("trial_all", language), *(sum(getattr(row, name) for row in rows)
-                                                     for name in ("count", "guessed", "right"))))
+    rows.append(
+        Score(
+            word("trial_all", language),
+            *(sum(getattr(row, name) for row in rows) for name in ("count", "guessed", "right")),
+        )
+    )
     heads = [word(f"trial_{name}", language) for name in ("theme", "claims", "guessed", "right")]
-    table = ["| " + " | ".join(heads) + " |", "|---|---:|---:|---:|"]
+    table = ["| " + " | ".join(heads) + " |", "|:---|---:|---:|---:|"]
     for row in rows:
         numbers = (row.guessed, row.right) if row.guessed else (word("trial_none", language), "")
         table.append("| " + " | ".join(map(str, (row.theme, row.count, *numbers))) + " |")

@@ -118,7 +118,7 @@ def _parts(question: Question) -> list:
     further = [
         "\n".join(f"- {_flat(text.en)}" for text in question.follow_ups),
         "Sources:\n\n" + "\n".join(f"- {cite(source)}" for source in question.sources),
-        "Evidence: " + "; ".join(map(place, question.evidence)) + ".",
+        "Evidence: " + "; ".join(map(_place, question.evidence)) + ".",
     ]
     return [head, ("Answer", answer), ("How it is graded", grading), ("Follow-ups and sources", further)]
 
@@ -145,8 +145,7 @@ def cite(source: Source) -> str:
     return ", ".join(parts)
 
 
-def place(evidence: Evidence) -> str:
-    """Where a piece of evidence is, as Markdown."""
+def _place(evidence: Evidence) -> str:
     if evidence.function:
         return f"`course_lib.questions.evidence.{evidence.function}`"
     return f"the cell tagged `{evidence.tag}` in notebook {evidence.notebook}"

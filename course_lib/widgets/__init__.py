@@ -3,12 +3,15 @@
 from course_lib.widgets.batch import explore_batch_size
 from course_lib.widgets.first_steps import explore_first_steps
 from course_lib.widgets.gradient_shock import explore_gradient_shock
+from course_lib.widgets.interview import interview
 from course_lib.widgets.loss_scaling import explore_loss_scaling
 from course_lib.widgets.memory import explore_memory
 from course_lib.widgets.newton_schulz import explore_newton_schulz
+from course_lib.widgets.quiz import quiz
 from course_lib.widgets.rare_tokens import explore_rare_tokens
 from course_lib.widgets.schedule import explore_schedule
 from course_lib.widgets.small_state import explore_small_state
+from course_lib.widgets.trial import guess, scorecard, trial
 from course_lib.widgets.valley import explore_valley
 
 __all__ = [
@@ -22,4 +25,9 @@ __all__ = [
     "explore_schedule",
     "explore_small_state",
     "explore_valley",
+    "guess",
+    "interview",
+    "quiz",
+    "scorecard",
+    "trial",
 ]

@@ -62,3 +62,13 @@ def show(
 def number(value: float) -> str:
     """Three digits, as one would write them: 1000, 0.0224, 1e-08."""
     return f"{float(f'{value:.3g}'):g}"
+
+
+def present(make: Callable[[], ipywidgets.DOMWidget], words: str) -> None:
+    """Display one output: controls that are made here, and for where they do not run, what they are in words."""
+    bundle: dict[str, Any] = {"text/plain": words}
+    if find_spec("ipywidgets") is None:
+        bundle["text/plain"] = f"{words} {MISSING}"
+    else:
+        bundle[VIEW] = {"version_major": 2, "version_minor": 0, "model_id": make().model_id}
+    display(bundle, raw=True)

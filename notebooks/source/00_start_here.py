@@ -331,8 +331,8 @@ hint("adam_state_bytes")
 # | 15 | sharding | ZeRO 1, 2 and 3 | coming |
 # | 16 | regularisation_and_data | what else prevents overfitting? | coming |
 # | 17 | attention_and_objectives | what is being optimised? | coming |
-# | 18 | folklore_on_trial | what do interview posts get wrong? | coming |
-# | 19 | mock_interview | can you say it aloud? | coming |
+# | 18 | [folklore_on_trial](18_folklore_on_trial.ipynb) | what do interview posts get wrong? | ready |
+# | 19 | [mock_interview](19_mock_interview.ipynb) | can you say it aloud? | ready |
 #
 # ## 9. How to work
 #
@@ -348,6 +348,9 @@ hint("adam_state_bytes")
 #    answers explained: after an honest try.
 # 6. **Speak.** Each notebook closes with questions as they are asked. Answer aloud, one minute by the clock, before you
 #    open the answer.
+# 7. **Repeat.** `course quiz` in a terminal, or the quiz in [19_mock_interview](19_mock_interview.ipynb), asks questions of
+#    the bank, in English or Chinese, and asks again, days later, what you did not know. `course interview` is a mock
+#    interview against the clock.
 #
 # Every verdict and every hint is remembered, on your own disk alone: `course progress` shows how far you are and what to
 # do next, and so does `progress.show()` in a notebook, after `from course_lib import progress`. An answer that you want
@@ -372,7 +375,10 @@ hint("adam_state_bytes")
 # | 11 | 11_mixed_precision, its exercises |
 # | 12 | 09_large_batch, its exercises |
 # | 13 | 13_small_state and 14_beyond_adam, with Lion and Newton-Schulz from their exercises |
-# | 14 | Adam and AdamW from a blank page, against the clock; the questions of all notebooks aloud, to somebody; then the question below |
+# | 14 | Adam and AdamW from a blank page, against the clock; 18_folklore_on_trial; a mock interview of 45 minutes from 19_mock_interview; then the question below |
+#
+# From day 2 on, begin with ten minutes of `course quiz --areas` and the areas you have read. A mock interview at level 1 on
+# day 7 shows early what does not hold.
 #
 # With one hour a day, read all of them and do the exercises of 01, 04, 05, 08 and 10: they are asked most.
 #

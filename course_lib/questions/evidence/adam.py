@@ -60,13 +60,25 @@ def _uncorrected(beta1: float, beta2: float, steps: int = 5000) -> np.ndarray:
 
 
 def uncorrected_peak(beta1: float = 0.9, beta2: float = 0.999) -> float:
-    """Longest step of Adam without bias correction under a constant gradient, in units of lr."""
+    """Longest step of Adam without bias correction under a constant gradient, in units of lr.
+
+    For (0.9, 0.999) it is step 12; step 1,000 is still a quarter too long. A smaller gap of the memories lowers it.
+    """
+    standard = _uncorrected(0.9, 0.999)
+    assert standard.argmax() + 1 == 12 and round(standard[999], 2) == 1.26
+    assert np.flatnonzero(standard > 0.9 * standard.max())[[0, -1]].tolist() == [5, 23]
     return float(_uncorrected(beta1, beta2).max())
 
 
 def uncorrected_start() -> None:
-    """Without correction the first steps are too long with (0.9, 0.999) and too short with (0.9, 0.95)."""
+    """Without correction the first steps are too long with (0.9, 0.999) and too short with (0.9, 0.95).
+
+    With (0.9, 0.99) the first is lr, and step 13 is 2.13 lr; with (0.95, 0.999) the peak is 4.60 lr, at step 25.
+    """
     paper, recipe = _uncorrected(0.9, 0.999), _uncorrected(0.9, 0.95)
+    equal, slower = _uncorrected(0.9, 0.99), _uncorrected(0.95, 0.999)
+    assert np.isclose(equal[0], 1) and equal.argmax() + 1 == 13 and round(equal.max(), 2) == 2.13
+    assert slower.argmax() + 1 == 25 and round(slower.max(), 2) == 4.6
     assert np.isclose(paper[0], 0.1 / np.sqrt(0.001)) and round(paper[0], 2) == 3.16
     assert paper.argmax() + 1 == 12 and round(paper.max(), 2) == 6.57
     assert np.isclose(recipe[0], 0.1 / np.sqrt(0.05)) and round(recipe[0], 3) == 0.447
@@ -128,12 +140,23 @@ def memory_of_beta2() -> None:
 
 
 def sign_descent_and_noise() -> None:
-    """betas of 0 give lr * sign(g).
+    """The ends of Adam's constants: betas of 0 give lr * sign(g), a huge eps SGD, beta1 = 0 corrected RMSProp.
 
-    A constant gradient too; pure noise shrinks the step to sqrt((1 - b1) / (1 + b1)) in RMS.
+    beta2 = 0 alone has no bound: 900 lr when the gradient falls to a thousandth. In between: a constant gradient gives
+    lr, pure noise sqrt((1 - b1) / (1 + b1)) of it in RMS.
     """
     grads = normal(20, 1)[:, 0]
     np.testing.assert_allclose(updates_of(ADAM, grads, betas=(0.0, 0.0), eps=0.0), -np.sign(grads), rtol=1e-12)
+    m, averaged = 0.0, []
+    for t, grad in enumerate(grads, start=1):
+        m = 0.9 * m + 0.1 * grad
+        averaged.append(-m / (1 - 0.9**t))
+    np.testing.assert_allclose(1e9 * updates_of(ADAM, grads, eps=1e9), averaged, rtol=1e-6)
+    means = np.array(
+        [np.sum(0.999 ** np.arange(t)[::-1] * grads[:t] ** 2) * 0.001 / (1 - 0.999**t) for t in range(1, 21)]
+    )
+    np.testing.assert_allclose(updates_of(ADAM, grads, betas=(0.0, 0.999), eps=0.0), -grads / np.sqrt(means), rtol=1e-9)
+    assert round(-updates_of(ADAM, np.r_[np.ones(200), 1e-3], betas=(0.9, 0.0), eps=0.0)[-1]) == 900
     np.testing.assert_allclose(updates_of(ADAM, np.full(50, 7e-3), eps=0.0), -1.0, rtol=1e-9)
     signs = np.random.default_rng(1).choice([-1.0, 1.0], size=(1000, 400))
     steps = np.diff(path_of(ADAM, np.zeros(400), signs, lr=1.0), axis=0)[100:]
@@ -179,12 +202,15 @@ def adam_walks_to_the_worst_point() -> None:
 
 
 def amsgrad_never_forgets() -> None:
-    """AMSGrad keeps 12 bytes; after one gradient 100 times too large it stays near 0.3 lr, Adam comes back to lr."""
+    """AMSGrad keeps 12 bytes; after one gradient 100 times too large it stays near 0.3 lr.
+
+    Adam is back at 95% of lr after some 4,500 steps.
+    """
     assert state_bytes(ADAM, amsgrad=True) == 12
     grads = np.ones(6000)
     grads[500] = 100.0
-    adam, amsgrad = (-updates_of(ADAM, grads, betas=(0.9, 0.999), amsgrad=on)[-1] for on in (False, True))
-    assert adam > 0.95 and amsgrad < 0.31
+    adam, amsgrad = (-updates_of(ADAM, grads, betas=(0.9, 0.999), amsgrad=on)[500:] for on in (False, True))
+    assert adam[4000:4400].max() < 0.95 < adam[4700] and 0.28 < amsgrad[-1] < 0.31
 
 
 def absent_row_drifts() -> None:
@@ -280,7 +306,7 @@ def constant_clipping() -> None:
 def rmsprop_with_momentum() -> None:
     """Constant gradient: RMSProp with momentum (alpha 0.999) starts at 31.6 lr and settles at 10 lr; Adam is at lr.
 
-    When the gradient then grows 100 times for good, the longest step is 9.3 times the settled one, Adam's 6.6 times.
+    When the gradient then grows 100 times for good, the longest step is 9.5 times the settled one, Adam's 6.6 times.
     """
     rmsprop, adam = (
         -updates_of(torch.optim.RMSprop, np.ones(3000), momentum=0.9, alpha=0.999),
@@ -293,7 +319,7 @@ def rmsprop_with_momentum() -> None:
         v = 0.999 * v + 0.001 * 100.0**2
         buffer = 0.9 * buffer + 100.0 / v**0.5
         longest = max(longest, buffer / 10.0)
-    assert longest > 9 and round(shock_response(0.999), 1) == 6.6
+    assert round(longest, 1) == 9.5 and round(shock_response(0.999), 1) == 6.6
 
 
 def recipes() -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from course_lib.questions.evidence._feed import ADAM, normal, path_of, state_bytes, updates_of
+from course_lib.questions.runs import Curves, Panel
 
 ADAMAX, NADAM, RADAM = torch.optim.Adamax, torch.optim.NAdam, torch.optim.RAdam
 
@@ -26,7 +27,8 @@ def relatives_in_one_line() -> None:
 def adamax_is_a_limit() -> None:
     """The p-th root of the average of |g|^p with decay beta2^p tends to max(beta2 u, |g|).
 
-    It needs no correction: the first step is lr, and no step is longer under gradients that do not shrink.
+    It needs no correction: the first step is lr, and no step is longer under gradients that do not shrink. torch's eps
+    stands inside the maximum: after gradients of 3 and 1 with beta2 0.5 and eps 1 the divisor is 2 and not 2.5.
     """
     grads, beta2, u = abs(normal(60, 1)[:, 0]), 0.9, 0.0
     for grad in grads:
@@ -38,25 +40,33 @@ def adamax_is_a_limit() -> None:
     assert distances[0] > distances[1] > distances[2] and distances[2] < 0.01
     growing = np.sort(abs(normal(500, 1)[:, 0]))
     assert np.isclose(-updates_of(ADAMAX, [3.0])[0], 1) and (-updates_of(ADAMAX, growing)).max() <= 1 + 1e-12
+    assert np.isclose(-updates_of(ADAMAX, [3.0, 1.0], betas=(0.0, 0.5), eps=1.0)[1], 1 / 2)
 
 
-def adamax_forgets(spike: float = 1000.0) -> float:
+def _after_a_spike(spike: float, beta2: float, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Steps of Adamax and of Adam, in units of lr, from a gradient of size ``spike`` on, after and before ones."""
+    m, v, u, lengths = 1.0, 1.0, 1.0, []
+    for t in range(steps):
+        grad = spike if t == 0 else 1.0
+        m, v, u = 0.9 * m + 0.1 * grad, beta2 * v + (1 - beta2) * grad**2, max(beta2 * u, grad)
+        lengths.append((m / u, m / np.sqrt(v)))
+    return tuple(np.array(lengths).T)
+
+
+def adamax_forgets(spike: float = 1000.0, beta2: float = 0.999) -> float:
     """Steps after one gradient of size ``spike`` among ones until Adamax steps lr again.
 
-    Adam, with the same betas, is back at 90% of lr only after 8,354. A hundred steps after the spike Adamax is at
-    0.0011 lr and Adam at 0.033.
+    For a spike of 1,000 and 0.999 Adam is back at 90% of lr only after 8,354. A hundred steps after the spike Adamax is
+    at 0.0011 lr and Adam at 0.033.
     """
-    grads = np.ones(9000)
-    grads[100] = spike
-    m, v, u, steps = 1.0, 1.0, 1.0, []
-    for grad in grads:
-        m, v, u = 0.9 * m + 0.1 * grad, 0.999 * v + 0.001 * grad**2, max(0.999 * u, grad)
-        steps.append((m / u, m / np.sqrt(v)))
-    adamax, adam = np.array(steps).T
-    np.testing.assert_allclose(-updates_of(ADAMAX, grads[:300])[50:], adamax[50:300], rtol=1e-4)
-    assert round(adamax[200], 4) == 0.0011 and round(adam[200], 3) == 0.033
-    assert np.argmax(adam[300:] > 0.9) + 200 == 8354 and np.ceil(np.log(spike) / -np.log(0.99)) == 688
-    return float(np.argmax(adamax[300:] > 1 - 1e-9) + 200)
+    adamax, adam = _after_a_spike(1000.0, 0.999, 8500)
+    assert round(adamax[100], 4) == 0.0011 and round(adam[100], 3) == 0.033
+    assert np.argmax(adam[200:] > 0.9) + 200 == 8354
+    assert np.ceil(np.log(1000) / -np.log(0.99)) == 688
+    adamax, _ = _after_a_spike(spike, beta2, 30_000)
+    torchs = -updates_of(ADAMAX, np.r_[np.ones(100), float(spike), np.ones(100)], betas=(0.9, beta2))
+    np.testing.assert_allclose(torchs[100:], adamax[:101], rtol=1e-4)
+    return float(np.argmax(adamax[100:] > 1 - 1e-9) + 100)
 
 
 def nadam_of_torch() -> None:
@@ -100,7 +110,7 @@ def _rectifier(beta2: float, steps: int) -> np.ndarray:
 def rectifier_at(t: int = 100, beta2: float = 0.999) -> float:
     """RAdam's step number ``t`` in units of lr, under a constant gradient."""
     steps = -updates_of(RADAM, np.full(t, 2.0), betas=(0.9, beta2))
-    np.testing.assert_allclose(steps[5:], _rectifier(beta2, t)[5:], rtol=1e-6)
+    np.testing.assert_allclose(steps[5:], _rectifier(beta2, t)[5:], rtol=1e-6)  # none of the first five is adapted
     return float(steps[-1])
 
 
@@ -129,3 +139,28 @@ def radam_starts_as_sgd() -> None:
         assert round(steps[5], 3) == 0.026
     np.testing.assert_allclose(-updates_of(RADAM, np.full(60, 7.0), betas=(0.9, 2 / 3)), 7.0, rtol=1e-9)
     assert np.allclose(-updates_of(ADAM, np.full(8, 100.0)), 1, rtol=1e-6)
+
+
+def radam_first_steps_curves() -> Curves:
+    """A bowl of 60 weights with curvatures 1 to 1,000, lr 0.01: Adam, RAdam, and RAdam with a thousandth of the loss."""
+    curvature, start = np.geomspace(1, 1000, 60), normal(1, 60)[0]
+    noise = normal(300, 60, seed=1)
+    losses, updates = {}, {}
+    for name, rule, scale in (
+        ("before the change", ADAM, 1.0),
+        ("after it", RADAM, 1.0),
+        ("after it, loss / 1,000 (drawn x 1,000)", RADAM, 1e-3),
+    ):
+        weight = torch.nn.Parameter(torch.tensor(start))
+        stepper, losses[name], updates[name] = rule([weight], lr=0.01), [], []
+        for draw in noise:
+            x = weight.detach().numpy().copy()
+            losses[name].append(float(np.sum(curvature * x**2) / 2))
+            weight.grad = torch.tensor(scale * curvature * (x + 0.1 * draw))
+            stepper.step()
+            updates[name].append(float(np.sqrt(np.mean((weight.detach().numpy() - x) ** 2)) / 0.01))
+    return Curves(
+        "step",
+        [float(step) for step in range(1, 301)],
+        [Panel("training loss", losses, log=True), Panel("RMS of the update (units of lr)", updates, log=True)],
+    )

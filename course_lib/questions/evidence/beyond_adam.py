@@ -63,33 +63,34 @@ def steepest_under_three_norms() -> None:
 
 
 def rare_rows_under_muon() -> None:
-    """With rows of size 1/k, row 512 moves 0.2% as far as the first under SGD, 8% under Muon, as far under a sign."""
+    """With rows of size 1/k, row 512 moves 0.2% as far as the first under SGD, 6% under Muon, as far under a sign."""
     gradient = torch.from_numpy(_normal(512, 64) / np.arange(1, 513)[:, None])
     shares = []
     for update in (gradient, newton_schulz(gradient), gradient.sign()):
         row = update.square().mean(1).sqrt()
         shares.append((row[-1] / row[0]).item())
-    assert shares[0] < 0.004 and 0.04 < shares[1] < 0.12 and shares[2] == 1
+    assert shares[0] < 0.004 and round(shares[1], 2) == 0.06 and shares[2] == 1
 
 
-def smallest_after_five(low: float = 0.01) -> float:
-    """The least that five steps with Jordan's coefficients make of a singular value from ``low`` to 1."""
-    s = np.geomspace(low, 1.0, 200_001)
-    assert round(_polynomial(s, JORDAN).max(), 2) == 1.13
-    return float(_polynomial(s, JORDAN).min())
+def smallest_after_five(low: float = 0.01, steps: int = 5) -> float:
+    """The least that ``steps`` steps with Jordan's coefficients make of a singular value from ``low`` to 1."""
+    s = np.geomspace(low, 1.0, 20_001)
+    assert 1.12 < _polynomial(s, JORDAN, steps).max() < 1.21
+    assert round(_polynomial(0.0015, JORDAN), 2) == 0.68 and round(_polynomial(0.001, JORDAN), 2) == 0.47
+    return float(_polynomial(s, JORDAN, steps).min())
 
 
 def slope_against_convergence() -> None:
     """Jordan's p has its fixed point at 0.87 with slope -1.58; from 1 it goes to 0.70, 1.11, 0.72.
 
-    0.001 takes 16 cubic steps to pass a half, and 6 of Jordan's.
+    0.001 takes 16 cubic steps of two products to pass a half, and 6 of Jordan's, of three.
     """
     a, b, c = JORDAN
     s2 = (-b - math.sqrt(b * b - 4 * c * (a - 1))) / (2 * c)
     assert round(s2**0.5, 2) == 0.87 and round(a + 3 * b * s2 + 5 * c * s2**2, 2) == -1.58
     assert [round(_polynomial(1.0, JORDAN, steps), 2) for steps in (1, 2, 3)] == [0.70, 1.11, 0.72]
     needed = {of: next(n for n in range(99) if _polynomial(1e-3, of, n) > 0.5) for of in (CUBIC, JORDAN)}
-    assert needed == {CUBIC: 16, JORDAN: 6}
+    assert needed == {CUBIC: 16, JORDAN: 6} and (2 * needed[CUBIC], 3 * needed[JORDAN]) == (32, 18)
     assert math.isclose(_polynomial(1.0, CUBIC), 1.0) and a + b + c < 0.71
 
 
@@ -106,6 +107,17 @@ def newton_schulz_share(side: int = 768, tokens: int = 524_288) -> float:
     """Percent of the FLOPs of forward and backward that five steps cost for square matrices."""
     products = 5 * (2 * side**3 + 2 * side**3 + 2 * side**3)
     return 100 * products / (6 * side**2 * tokens)
+
+
+def gain_at_seven_billion() -> None:
+    """A line through 1.4 at 0.1 and 1.1 at 1.2 billion, over the log of the size, is at 1 by 2.7 billion.
+
+    Newton-Schulz at width 4,096 and 4.2 million tokens costs 0.5%, and 125% if each of 256 ranks does all matrices.
+    """
+    slope = (1.1 - 1.4) / math.log(1.2 / 0.1)
+    assert round(1.2 * math.exp((1 - 1.1) / slope), 1) == 2.7
+    share = newton_schulz_share(4096, 4 * 2**20)
+    assert round(share, 1) == 0.5 and round(256 * share) == 125
 
 
 def one_clip_of_a_head() -> None:

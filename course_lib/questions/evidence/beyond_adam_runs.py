@@ -49,13 +49,23 @@ def _expected_loss(rates: np.ndarray, curvatures: np.ndarray, noise: float) -> n
     return np.array(losses)
 
 
-def ranks_change_at_the_end() -> None:
-    """Half-way a constant rate of 0.05 has 17% less loss than 0.2 falling to zero; at the end it has 31% more."""
-    curvatures, steps = np.logspace(0, -2, 50), 1000
-    t = np.arange(steps) / steps
-    small = _expected_loss(np.full(steps, 0.05), curvatures, 0.3)
-    large = _expected_loss(0.2 * (1 - t), curvatures, 0.3)
-    assert round(large[steps // 2] / small[steps // 2], 2) == 1.17 and round(small[-1] / large[-1], 2) == 1.31
+def ranks_change_with_the_length() -> None:
+    """SGD against rates over the root of the curvature, each tuned, with linear decay: the ranking turns with the length.
+
+    The second has 8% more loss after 300 steps; SGD has 4% more after 1,000 and 14% more after 3,000.
+    """
+    curvatures, rates = np.logspace(0, -3, 40), 1.9 / 2 ** np.arange(0, 10, 0.125)
+
+    def tuned(power: float, steps: int) -> float:
+        second, scaled = np.ones((len(rates), len(curvatures))), rates[:, None] * curvatures**-power
+        for t in range(steps):
+            rate = scaled * (1 - t / steps)
+            second = (1 - rate * curvatures) ** 2 * second + (0.05 * rate) ** 2
+        return float((curvatures * second).sum(1).min())
+
+    sgd, rooted = ([tuned(power, steps) for steps in (300, 1000, 3000)] for power in (0.0, 0.5))
+    assert round(rooted[0] / sgd[0], 2) == 1.08
+    assert [round(s / r, 2) for s, r in zip(sgd[1:], rooted[1:], strict=True)] == [1.04, 1.14]
 
 
 def a_speedup_of_nothing() -> None:

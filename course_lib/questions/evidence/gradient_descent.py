@@ -22,10 +22,10 @@ def limit_is_two_over_curvature() -> None:
     assert (np.log(np.cosh(x - np.tanh(x))) <= np.log(np.cosh(x)) - np.tanh(x) ** 2 / 2 + 1e-15).all()
 
 
-def steps_to_a_millionth(condition: float = 100.0) -> float:
-    """Steps of SGD with the best constant lr until every component is below a millionth of its start."""
-    path = descent(SGD, lambda x: np.array([1.0, condition]) * x, [1.0, 1.0], 1000, lr=2 / (1 + condition))
-    return float(np.argmax(np.abs(path).max(axis=1) < 1e-6))
+def steps_to_a_share(condition: float = 100, share: float = 1e-6) -> float:
+    """Steps of SGD with the best constant lr until every component is below this share of its start."""
+    path = descent(SGD, lambda x: np.array([1.0, condition]) * x, [1.0, 1.0], 8 * condition, lr=2 / (1 + condition))
+    return float(np.argmax(np.abs(path).max(axis=1) < share))
 
 
 def falls_before_it_diverges() -> None:
@@ -56,17 +56,19 @@ def steep_directions_oscillate() -> None:
     assert to_a_tenth == [24, 48]
 
 
-def condition_of_an_uncentred_feature(mean: float = 10.0) -> float:
-    """Condition number of least squares with a bias and one feature of this mean and standard deviation 1."""
-    feature = mean + np.array([-1.0, 1.0])
+def condition_of_an_uncentred_feature(mean: float = 10, std: float = 1) -> float:
+    """Condition number of least squares with a bias and one feature of this mean and standard deviation."""
+    feature = mean + std * np.array([-1.0, 1.0])
 
     def condition(column: np.ndarray) -> float:
         design = np.stack([np.ones(2), column], axis=1)
         small, large = np.linalg.eigvalsh(design.T @ design / 2)
         return float(large / small)
 
-    assert np.isclose(condition(feature - feature.mean()), 1.0)
-    assert np.isclose(condition(feature), (mean**2 + 2) ** 2, rtol=1e-3)
+    assert np.isclose(condition(feature - feature.mean()), max(std**2, std**-2))
+    trace, determinant = 1 + mean**2 + std**2, std**2
+    large = (trace + (trace**2 - 4 * determinant) ** 0.5) / 2
+    assert np.isclose(condition(feature), large**2 / determinant, rtol=1e-6)
     return condition(feature)
 
 
@@ -84,7 +86,7 @@ def growth_leads_to_lower_curvature() -> None:
 def examples_for_error(batch: int = 32, error: float = 0.5, wanted: float = 0.05) -> float:
     """The batch at which a mini-batch gradient has the relative error ``wanted``, if ``batch`` gives ``error``."""
     rng, answer = np.random.default_rng(0), batch * (error / wanted) ** 2
-    rms = [np.sqrt(np.mean(rng.standard_normal((500, int(size))).mean(axis=1) ** 2)) for size in (batch, answer)]
+    rms = [np.sqrt(np.mean(rng.standard_normal((500, round(size))).mean(axis=1) ** 2)) for size in (batch, answer)]
     assert np.isclose(rms[0] / rms[1], error / wanted, rtol=0.1)
     return float(answer)
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from course_lib.questions.evidence._feed import ADAM, both_versions, descent, normal, path_of
+from course_lib.questions.evidence._feed import ADAM, both_versions, normal, path_of
 
 
 def _losses(lr: float, batch: float, steps: int, h: float = 1.0, noise: float = 30.0, start: float = 3.0) -> np.ndarray:
@@ -20,7 +20,7 @@ def linear_for_sgd_root_for_adam() -> None:
     whole = _losses(0.004, 1, 4096)[::512][1:]
     for factor, same in ((1, False), (4, False), (16, True)):
         scaled = _losses(0.004 * factor, 16, 256)[::32][1:]
-        assert (np.abs(np.log(scaled / whole)).mean() < 0.05) == same
+        assert (np.abs(np.log(scaled / whole)).max() < 0.031) == same
     # Adam on pure noise: it walks 1 sqrt(steps) long steps, whatever the gradients' size.
     spread = {}
     for batch, betas in ((1, (0.9, 0.99)), (4, (0.6, 0.96))):
@@ -55,16 +55,23 @@ def adam_sees_a_smaller_root_of_v() -> None:
     assert [round(1 - 16 * (1 - beta), 2) for beta in (0.9, 0.95)] == [-0.6, 0.2]
 
 
-def noise_scale_of_two_norms(small: int = 32, big: int = 512, mean_small: float = 5.0, mean_big: float = 1.25) -> float:
+def noise_scale_of_two_norms(
+    workers: int = 16, small: int = 32, mean_small: float = 5.0, mean_big: float = 1.25
+) -> float:
     """tr S / |G|^2 from E|g_B|^2 = |G|^2 + tr S / B at two batch sizes, as a 2 x 2 system."""
-    signal, scatter = np.linalg.solve([[1, 1 / small], [1, 1 / big]], [mean_small, mean_big])
+    signal, scatter = np.linalg.solve([[1, 1 / small], [1, 1 / (small * workers)]], [mean_small, mean_big])
+    assert signal > 0
     return float(scatter / signal)
 
 
-def critical_batch_of_two_runs() -> float:
-    """E_min / S_min in millions of tokens, from S = S_min + E_min / B: 60,000 steps at 0.5M, 22,500 at 2M."""
-    fewest, tokens = np.linalg.solve([[1, 1 / 0.5], [1, 1 / 2.0]], [60_000, 22_500])
-    assert abs(fewest - 10_000) < 1e-6 and abs(tokens - 25_000) < 1e-6
+def critical_batch_of_two_runs(
+    small: float = 0.5, steps_small: int = 60_000, big: float = 2, steps_big: int = 22_500
+) -> float:
+    """E_min / S_min in millions of tokens, from S = S_min + E_min / B at two batch sizes."""
+    fewest, tokens = np.linalg.solve([[1, 1 / small], [1, 1 / big]], [steps_small, steps_big])
+    assert fewest > 0 and tokens > 0
+    if (small, steps_small, big, steps_big) == (0.5, 60_000, 2, 22_500):
+        assert abs(fewest - 10_000) < 1e-6 and abs(tokens - 25_000) < 1e-6
     return float(tokens / fewest)
 
 
@@ -81,11 +88,11 @@ def four_times_the_gpus() -> None:
     assert np.allclose(tokens, [50, 60, 80])
 
 
-def fastest_batch_ratio() -> float:
-    """By how much the fastest batch grows when the GPUs become four times as many, found by search."""
+def fastest_batch_ratio(growth: int = 4) -> float:
+    """By how much the fastest batch grows when the GPUs become ``growth`` times as many, found by search."""
     sizes = np.geomspace(1e4, 1e8, 200_001)
-    best = [sizes[_hours(gpus, sizes).argmin()] for gpus in (64, 256)]
-    assert np.allclose(best, [math.sqrt(gpus * 1e4 * 0.4 * 4e6) for gpus in (64, 256)], rtol=1e-3)
+    best = [sizes[_hours(gpus, sizes).argmin()] for gpus in (64, 64 * growth)]
+    assert np.allclose(best, [math.sqrt(gpus * 1e4 * 0.4 * 4e6) for gpus in (64, 64 * growth)], rtol=1e-3)
     return float(best[1] / best[0])
 
 
@@ -139,16 +146,14 @@ def accumulation_gives_steps_away() -> None:
     """SGD after 4,096 examples, best constant rate: a larger batch leaves no less loss, and in the end much more."""
     rates, left = np.geomspace(1e-3, 0.999, 300), []
     for batch in (1, 16, 256, 2048):
-        left.append(min(_losses(lr, batch, 4096 // batch, noise=6.0, start=1.0)[-1]
-                        + _losses(lr, batch, 4096 // batch, h=0.02, noise=0.85, start=7.0)[-1] for lr in rates))
+        left.append(
+            min(
+                _losses(lr, batch, 4096 // batch, noise=6.0, start=1.0)[-1]
+                + _losses(lr, batch, 4096 // batch, h=0.02, noise=0.85, start=7.0)[-1]
+                for lr in rates
+            )
+        )
     assert left[1] > 0.98 * left[0] and left[2] > 1.5 * left[0] and left[3] > 2 * left[0]
-
-
-def noise_scale_grows_as_the_loss_falls() -> None:
-    """Gradient descent on a quadratic with constant noise: the gradient shrinks, tr S / |G|^2 grows."""
-    path = descent(ADAM, lambda w: w, np.full(10, 5.0), 400, lr=0.05)
-    scale = 10 / np.square(path).sum(axis=1)
-    assert scale[0] < 0.05 and scale[100] > 10 * scale[0] and scale[200] > scale[100]
 
 
 def ratio_of_means_not_mean_of_ratios() -> None:

@@ -104,6 +104,36 @@ def one_unscale_for_all_micro_batches() -> None:
         raise AssertionError("a second unscale_ went through")
 
 
+def one_decision_for_all_ranks() -> None:
+    """Two ranks, of which the second overflows once. Reduced before the check, both skip and stay equal.
+
+    Checked before the reduction, the first steps with an infinite mean and is NaN, the second skips with half of the
+    scale. With a shard each, and no reduction of the flag, one steps and the other does not.
+    """
+    for order, steps, scales in (
+        ("reduce first", [0, 0], [32768, 32768]),
+        ("check first", [math.nan, 0], [65536, 32768]),
+        ("a shard each", [1, 0], [65536, 32768]),
+    ):
+        weights = [torch.zeros(1, requires_grad=True) for _ in range(2)]
+        steppers, scalers = [ADAM([weight], lr=1.0) for weight in weights], [SCALER("cpu") for _ in range(2)]
+        for rank, weight in enumerate(weights):
+            scalers[rank].scale(weight.sum() * (math.inf if rank else -1.0)).backward()
+        if order == "check first":
+            for scaler, stepper in zip(scalers, steppers, strict=True):
+                scaler.unscale_(stepper)
+        if order != "a shard each":
+            mean = (weights[0].grad + weights[1].grad) / 2
+            for weight in weights:
+                weight.grad.copy_(mean)
+        for scaler, stepper in zip(scalers, steppers, strict=True):
+            scaler.step(stepper)
+            scaler.update()
+        assert [scaler.get_scale() for scaler in scalers] == scales
+        np.testing.assert_allclose([weight.item() for weight in weights], steps, rtol=1e-5)
+    assert (torch.tensor(10_000.0).half() * 8).isinf() and (torch.tensor(10_000.0).half() / 8 * 8).isfinite()
+
+
 def clipped_while_scaled() -> None:
     """The bank's code: SGD keeps 1 - 1e-3 of its distance, Adam does as well as with the fix. The norm is 65,536 x."""
     ends = {}
@@ -195,3 +225,89 @@ def padded_row() -> None:
             bad[name, dtype] = bool(weights[2].isnan().any())
             assert (weights[:2].double()[keep[:2] == 0] == 0).all()
     assert [key for key, is_nan in bad.items() if is_nan] == [("code", torch.float16)]
+
+
+def updated_before_the_division() -> None:
+    """The bank's code, growth every 5 steps, gradients of 1: each 5th step of SGD is half as long; with the fix none.
+
+    Clipping at 0.1 hides it. For Adam one halved gradient makes a step 5% shorter, and ten steps later 2%.
+    """
+    steps: dict[str, list[float]] = {}
+    for name, scaled_step in both_versions("mixed-updated-scale", "scaled_step").items():
+        weight, state = torch.zeros(1, dtype=torch.float64, requires_grad=True), {"scale": 1024.0, "clean": 0}
+        stepper, path = SGD([weight], lr=1.0), [0.0]
+        for t in range(20):
+            weight.grad = torch.full_like(weight, math.inf if t == 12 else state["scale"])
+            scaled_step([weight], stepper, state, interval=5)
+            path.append(weight.item())
+        steps[name] = (-np.diff(path)).tolist()
+    halved = [0.5 if t in (4, 9, 17) else 0.0 if t == 12 else 1.0 for t in range(20)]
+    assert steps["code"] == halved and steps["fixed"] == [float(t != 12) for t in range(20)]
+    gradients = np.ones(3000)
+    gradients[2000] = 0.5
+    adam = -updates_of(ADAM, gradients)[2000:]
+    assert round(adam[0], 2) == 0.95 == round(adam.min(), 2) and round(adam[10], 2) == 0.98
+    for norm in (1.0, 0.5):
+        clipped = torch.nn.Parameter(torch.zeros(1))
+        clipped.grad = torch.full((1,), norm)
+        clip_grad_norm_([clipped], 0.1)
+        assert abs(clipped.grad.item() - 0.1) < 1e-5
+
+
+def _rule(scale: float, clean: int, overflow: bool, interval: int) -> tuple[float, int]:
+    """Next scale and count of clean steps, growth 2, backoff 0.5."""
+    if overflow:
+        return scale / 2, 0
+    if clean + 1 < interval:
+        return scale, clean + 1
+    return (scale * 2 if scale * 2 <= torch.finfo(torch.float32).max else scale), 0
+
+
+def scaler_rule() -> None:
+    """The rule is torch's, over 400 steps with overflows at random; at float32's largest number it stops growing.
+
+    With an interval of 3 the third clean step grows; growth and overflow start the count anew.
+    """
+    overflows = (np.random.default_rng(0).random(400) < 0.15).tolist()
+    for start, pattern in ((65536.0, overflows), (2.0**126, [False] * 12)):
+        scale, clean, mine = start, 0, []
+        for overflow in pattern:
+            scale, clean = _rule(scale, clean, overflow, interval=3)
+            mine.append(scale)
+        assert mine == _scales(SCALER("cpu", init_scale=start, growth_interval=3), pattern)
+    assert mine[-1] == 2.0**127
+    assert _scales(SCALER("cpu", init_scale=1.0, growth_interval=3), [False] * 6) == [1, 1, 2, 2, 2, 4]
+    after = _scales(SCALER("cpu", init_scale=2.0, growth_interval=3), [False, True, False, False, False])
+    assert after == [2, 1, 1, 1, 2]
+
+
+def calls_of_a_step() -> None:
+    """Without zero_grad one overflow stays in .grad, and each later step is skipped; with it, the next one is made.
+
+    Without the division by the number of micro-batches the gradient is four times as long, which clipping hides.
+    """
+    for zeroes, made in ((True, 9), (False, 0)):
+        weight = torch.zeros(1, requires_grad=True)
+        stepper, scaler, steps = SGD([weight], lr=1.0), SCALER("cpu"), 0
+        for t in range(10):
+            if zeroes:
+                stepper.zero_grad()
+            scaler.scale(weight.sum() * (math.inf if t == 0 else 1.0)).backward()
+            before = weight.item()
+            scaler.step(stepper)
+            scaler.update()
+            steps += weight.item() != before
+        assert steps == made
+    lengths = {}
+    for divide in (1, 4):
+        for most in (0.5, math.inf):
+            weight = torch.zeros(1, requires_grad=True)
+            stepper, scaler = SGD([weight], lr=1.0), SCALER("cpu")
+            for _ in range(4):
+                scaler.scale(weight.sum() / divide).backward()
+            scaler.unscale_(stepper)
+            clip_grad_norm_([weight], most)
+            scaler.step(stepper)
+            lengths[divide, most] = -weight.item()
+    assert np.allclose([lengths[1, math.inf], lengths[4, math.inf]], [4, 1])
+    assert np.isclose(lengths[1, 0.5], lengths[4, 0.5], rtol=1e-5) and np.isclose(lengths[4, 0.5], 0.5, rtol=1e-5)

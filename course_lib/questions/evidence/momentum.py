@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import accumulate
 
 import numpy as np
@@ -69,7 +68,7 @@ def _outside(grads: np.ndarray, rates: np.ndarray, momentum: float) -> np.ndarra
 def conventions_part_at_a_change() -> None:
     """lr outside and inside: the same steps while lr is constant.
 
-    After a drop by 10 torch's step drops at once, the other by 19%. Scaling the buffer by the ratio of the rates
+    After a drop by 10 torch's step drops by 10 at once, the other's by 9%. Scaling the buffer by the ratio of the rates
     (Goyal et al.) makes them equal again.
     """
     grads, constant = normal(200, 1)[:, 0], np.full(200, 0.1)
@@ -123,11 +122,27 @@ def best_heavy_ball() -> None:
     assert [int(np.argmax(abs(path).max(axis=1) < 1e-3)) for path in paths] == [346, 58]
 
 
-def condition_that_suits(momentum: float = 0.9) -> float:
-    """The condition number for which this is the best heavy-ball momentum: the ends of its plateau, divided."""
-    a = np.geomspace(1e-5, 4, 2_000_001)
-    plateau = a[np.isclose(_factor(a, momentum), momentum**0.5, rtol=1e-9)]
-    return float(plateau[-1] / plateau[0])
+def steps_of_a_digit(condition: float = 10_000, momentum: float = 0.9) -> float:
+    """Steps in which heavy ball with this momentum, at the best of 20,001 rates, shrinks the slowest error tenfold.
+
+    Where the momentum is too large for the condition number a step has the factor sqrt(momentum). Where it is too small,
+    the best rate is 2 (1 + momentum) / (L + m). 0.9 suits a condition number of 1,442.
+    """
+    lr = 2 * (1 + momentum) * (1 - np.geomspace(1e-7, 0.9, 20_001))  # the largest curvature is 1
+    worst = np.maximum(_factor(lr, momentum), _factor(lr / condition, momentum))
+    widest = ((1 + momentum**0.5) / (1 - momentum**0.5)) ** 2
+    if condition < widest:
+        assert np.isclose(worst.min(), momentum**0.5, atol=1e-6)
+    else:
+        assert np.isclose(lr[worst.argmin()], 2 * (1 + momentum) / (1 + 1 / condition), rtol=1e-3)
+    x, buffer, curvature, seen = np.ones(2), np.zeros(2), np.array([1 / 10_000, 1.0]), []
+    for _ in range(4000):  # the standard numbers, step by step
+        buffer = 0.9 * buffer + curvature * x
+        x = x - 3.8 / (1 + 1 / 10_000) * buffer
+        seen.append(x[0])
+    assert round(1000 * np.log(10) / np.log(seen[-1001] / seen[-1])) == 583
+    assert round(((1 + 0.9**0.5) / (1 - 0.9**0.5)) ** 2) == 1442
+    return float(-np.log(10) / np.log(worst.min()))
 
 
 def ringing_has_a_period() -> None:
@@ -229,18 +244,19 @@ def difference_is_bookkeeping() -> None:
 
 
 def nesterov_limit(momentum: float = 0.9) -> float:
-    """Largest stable lr times curvature of torch's nesterov=True, by bisection on runs of 1,000 steps."""
+    """Largest stable lr times curvature of torch's nesterov=True, by bisection on runs of 400 steps."""
 
     def stable(a: float, nesterov: bool) -> bool:
-        path = descent(SGD, lambda x: x, [1.0], 1000, lr=a, momentum=momentum, nesterov=nesterov)
+        path = descent(SGD, lambda x: x, [1.0], 400, lr=a, momentum=momentum, nesterov=nesterov)
         return bool(abs(path[-1, 0]) < 1)
 
-    assert stable(3.0, nesterov=False) and not stable(3.0, nesterov=True) and not stable(3.9, nesterov=False)
+    assert stable(3.0, nesterov=False) and not stable(3.0, nesterov=True)
+    assert not stable(2.1 + 2 * momentum, nesterov=False)
     low, high = 1.0, 2.0
     for _ in range(10):
         middle = (low + high) / 2
         low, high = (middle, high) if stable(middle, nesterov=True) else (low, middle)
-    assert low < (2 + 2 * momentum) / (1 + 2 * momentum) + 0.01
+    assert abs(low - (2 + 2 * momentum) / (1 + 2 * momentum)) < 0.01
     return low
 
 
@@ -286,7 +302,7 @@ def swapped_terms() -> None:
     weight, buffer = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
     for _ in range(40):
         both_versions("momentum-nesterov-swapped", "nesterov_step")["code"](weight, weight.clone(), buffer, lr=0.5)
-    assert left[0] < 1e-4 and abs(weight.item()) < 1e-4 < 0.01 < left[1]
+    assert left[0] < 1e-4 and abs(weight.item()) < 1e-4 and left[1] > 0.01
 
 
 def barriers_are_crossed_both_ways() -> None:

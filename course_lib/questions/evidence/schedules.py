@@ -182,9 +182,19 @@ def first_update_is_lost() -> None:
 
 
 def cosine_climbs() -> None:
-    """torch's CosineAnnealingLR(T_max=100): 1 at update 0, 0 at 100, 0.5 at 150, 1 again at 200."""
+    """torch's CosineAnnealingLR(T_max=100): 1 at update 0, 0 at 100, 0.5 at 150, 1 again at 200.
+
+    A T_max that is raised to 200 at update 100 leaves the rate at 0: torch computes each rate from the last one.
+    """
     rates = _rates_of(lambda optimizer: lr_scheduler.CosineAnnealingLR(optimizer, T_max=100), 201)
     np.testing.assert_allclose(rates[[0, 100, 150, 200]], [1, 0, 0.5, 1], atol=1e-9)
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    scheduler = lr_scheduler.CosineAnnealingLR(optimizer, T_max=100)
+    for step in range(150):
+        scheduler.T_max = 100 if step < 100 else 200
+        optimizer.step()
+        scheduler.step()
+    assert optimizer.param_groups[0]["lr"] < 1e-9
 
 
 def micro_batch_ticks(total: int = 10_000, accumulate: int = 8) -> float:
@@ -201,11 +211,15 @@ def micro_batch_ticks(total: int = 10_000, accumulate: int = 8) -> float:
 
 
 def decay_left_by_cosine(
-    peak: float = 3e-4, weight_decay: float = 0.1, total: int = 50_000, warmup: int = 1000, floor: float = 0.1,
+    peak: float = 3e-4,
+    weight_decay: float = 0.1,
+    total: int = 50_000,
+    warmup: int = 1000,
+    floor: float = 0.1,
 ) -> float:
-    """What the schedule leaves of a weight without gradient: the product of 1 - lr_t * wd, over every update."""
+    """Percent of a weight without gradient that the schedule leaves: the product of 1 - lr_t * wd over all updates."""
     rates = np.append((np.arange(warmup) + 1) / warmup, _cosine(total - warmup, floor))
-    return float(np.prod(1 - peak * rates * weight_decay))
+    return float(100 * np.prod(1 - peak * rates * weight_decay))
 
 
 def averaging_replaces_decay() -> None:
@@ -256,8 +270,8 @@ def one_cosine_beats_restarts() -> None:
 
 
 def embedding_rate(layers: int = 12, decay: float = 0.75) -> float:
-    """Share of the head's rate that the embedding gets: one factor per block and one more."""
-    share = 1.0
+    """Percent of the head's rate that the embedding gets: one factor per block and one more."""
+    share = 100.0
     for _ in range(layers + 1):
         share *= decay
     return share
@@ -269,14 +283,14 @@ def flattened_groups() -> None:
         optimizer = SGD([{"params": [torch.zeros(1)], "lr": lr} for lr in (1e-5, 1e-3)])
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
-        set_rates(optimizer, 1e-3, 0.5)
+        set_rates(optimizer, 1e-3, step=550, warmup=100, total=1000)  # half way down
         rates = [group["lr"] for group in optimizer.param_groups]
         np.testing.assert_allclose(rates, [5e-4, 5e-4] if name == "code" else [5e-6, 5e-4])
 
 
 def transformer_peak(width: int = 512, warmup: int = 4000) -> float:
-    """The highest rate of width^-0.5 * min(step^-0.5, step * warmup^-1.5), in units of 1e-4."""
+    """The highest rate of width^-0.5 * min(step^-0.5, step * warmup^-1.5)."""
     step = np.arange(1, 20 * warmup)
     rates = width**-0.5 * np.minimum(step**-0.5, step * warmup**-1.5)
     assert rates.argmax() + 1 == warmup
-    return float(rates.max() / 1e-4)
+    return float(rates.max())

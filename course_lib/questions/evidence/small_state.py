@@ -18,8 +18,11 @@ def ways_and_their_bytes() -> None:
     count = rows * columns
     assert state_bytes(ADAMW) == 8
     held = {
-        "adam_mini": 4 + 4 * rows / count, "lion": 4.0, "came": 4 + 8 * (rows + columns) / count,
-        "adamw8bit": 2 + 8 * ceil(count / 256) / count, "adafactor": 4 * (rows + columns) / count,
+        "adam_mini": 4 + 4 * rows / count,
+        "lion": 4.0,
+        "came": 4 + 8 * (rows + columns) / count,
+        "adamw8bit": 2 + 8 * ceil(count / 256) / count,
+        "adafactor": 4 * (rows + columns) / count,
     }
     for key, expected in held.items():
         assert np.isclose(REGISTRY[key].state_bytes_per_param, expected)
@@ -75,8 +78,11 @@ def relative_first_step(size: float = 0.02, lr: float = 0.01) -> float:
 
 
 def floor_of_torch_adafactor() -> None:
-    """A row 100 times smaller moves as far as the others at 1e-4, 100 times less at 1e-6; with eps1 = 1e-30 alike."""
-    for eps, at in ((None, {1e-4: 1, 1e-6: 100}), (1e-30, {1e-4: 1, 1e-6: 1, 1e-8: 1})):
+    """A row 100 times smaller moves as far as the others at 1e-4, 11 times less at 2e-5, 100 times less at 1e-6.
+
+    With eps1 = 1e-30 they move alike.
+    """
+    for eps, at in ((None, {1e-4: 1, 2e-5: 11, 1e-6: 100}), (1e-30, {1e-4: 1, 1e-6: 1, 1e-8: 1})):
         for size, ratio in at.items():
             gradient = np.full((8, 8), size)
             gradient[0] /= 100
@@ -88,7 +94,17 @@ def floor_of_torch_adafactor() -> None:
 
 
 def came_first_step(beta1: float = 0.9, beta3: float = 0.9999) -> float:
-    """RMS of CAME's first step on a matrix in units of lr, whatever the gradient; a vector's is 1 - beta1."""
+    """RMS of CAME's first step on a matrix in units of lr, whatever the gradient's size; a vector's is 1 - beta1.
+
+    With the defaults a steady gradient gets 48 lr after 60 steps, and noise 0.8 lr after 1,000.
+    """
+    m = spread = 0.0
+    for _ in range(60):
+        m = 0.9 * m + 0.1
+        spread = 0.9999 * spread + 0.0001 * (1 - m) ** 2
+    assert round(m / spread**0.5) == 48
+    m_squared = 0.1 / 1.9  # of noise with variance 1; u - m is 0.9 (u - old m)
+    assert round(np.sqrt(m_squared / (0.81 * (1 + m_squared) * (1 - 0.9999**1000))), 1) == 0.8
     steps = []
     for shape in ((8, 8), (8,)):
         weight = torch.zeros(shape, dtype=torch.float64, requires_grad=True)
@@ -143,9 +159,14 @@ def eight_bit_v_is_lost_first() -> None:
 
 
 def marks_and_blocks() -> None:
-    """Half as many marks in each decade downwards; 64 outliers ruin a tensor as one block, and four of its blocks."""
+    """Half as many marks in each decade downwards, where even marks for v have half a step, 0.2%, above zero.
+
+    64 outliers ruin a tensor as one block, and four of its blocks.
+    """
+    even = linear_map(signed=False).double().numpy()
+    assert round(even[1] / 2, 3) == 0.002 and (even > 0.5).sum() == 128
     marks = dynamic_map(signed=True).double().numpy()
-    counts = [((marks > 10.0**-(k + 1)) & (marks < 10.0**-k)).sum() for k in range(7)]
+    counts = [((marks > 10.0 ** -(k + 1)) & (marks < 10.0**-k)).sum() for k in range(7)]
     assert counts == [64, 32, 16, 8, 4, 2, 1]
     v = np.square(normal(256, 256).ravel()) + 0.01
     v[: 4 * 256 : 16] *= 1e8
@@ -170,8 +191,9 @@ def lost_v_step(beta2: float = 0.999) -> float:
         lengths.append((before - weight.detach())[1].item())
     exact = np.sqrt((1 - beta2 ** np.arange(1, steps + 1)) / (1 - beta2))
     np.testing.assert_allclose(lengths, exact, rtol=0.15)
-    assert lengths[-1] > 15
-    return float(1 / np.sqrt(1 - beta2))
+    limit = 1 / np.sqrt(1 - beta2)
+    assert lengths[-1] > limit / 2
+    return float(limit)
 
 
 def lion_moves_farther_in_noise() -> None:
@@ -192,7 +214,7 @@ def lion_keeps_a_real_momentum() -> None:
     gradients = np.where(rng.random((900, 300)) < 0.1, 11.0, -1.0)
     assert gradients.mean() > 0.1 and np.sign(gradients).mean() < -0.7
     path = path_of(Lion, np.zeros(300), gradients, lr=1.0)
-    assert (path[300] - path[-1]).mean() / 600 > 0.2
+    assert 0.25 < (path[300] - path[-1]).mean() / 600 < 0.4
     weight = torch.zeros(300, dtype=torch.float64)
     optimizer, m = Lion([weight]), np.zeros(300)
     for gradient in gradients[:50]:
@@ -240,9 +262,9 @@ def lion_hides_a_nan() -> None:
 
 def saved_by_eight_bits(parameters: float = 7e9, gpus: int = 64) -> float:
     """GB that a GPU holds less with 8-bit AdamW under ZeRO-1 over ``gpus``: 8 bytes become 2 + 8/256."""
-    alone = parameters * (8 - 2 - 8 / 256) / 1e9
-    assert round(alone, 1) == 41.8 and round(4 * parameters / 1e9 + 12 * parameters / 64e9, 1) == 29.3
-    return alone / gpus
+    saved = 8 - 2 - 8 / 256
+    assert round(7 * saved, 1) == 41.8 and round(4 * 7 + 12 * 7 / 64, 1) == 29.3
+    return parameters * saved / 1e9 / gpus
 
 
 def came_is_not_quantised() -> None:
