@@ -59,13 +59,25 @@ ASKED = standard(question())
         ("8,192", 8192, ""), ("28 + 84/64 GB", 29.3125, "GB"), ("(2+2+12)*7", 112, ""), ("1/8", 0.125, ""),
         ("about 7 billion", 7e9, ""), ("70亿", 7e9, ""), ("约 3 万步", 3e4, "步"), ("-0.5", -0.5, ""), ("−0.5", -0.5, ""),
         (".5", 0.5, ""), ("5 %", 5, "%"), ("= 112", 112, ""), ("2.5 million tokens", 2.5e6, "tokens"),
+        ("112 000", 112000, ""), ("1'120 GB", 1120, "GB"), ("1.12×10¹¹", 1.12e11, ""), ("1.12 x 10^11 B", 1.12e11, "B"),
+        ("2^-9/1e-5", 195.3125, ""), ("2⁻⁴", 0.0625, ""), ("(2/0.5)^2", 16, ""), ("3½", 3.5, ""), ("398²", 158404, ""),
+        ("sqrt(10)", 10**0.5, ""), ("5√2 lr", 50**0.5, "lr"), ("1/√(1−0.9)", 10**0.5, ""), ("根号10", 10**0.5, ""),
+        ("3 的平方根", 3**0.5, ""), ("0.75 的 7 次方", 0.75**7, ""), ("-ln(1000)/ln(0.99)", 687.3158648300828, ""),
+        ("2000*log2(65536/64)", 20000, ""), ("10000 ln 100", 46051.70185988091, ""), ("e^-0.1", math.exp(-0.1), ""),
+        ("4*7 + 12*7/64 = 29.3 GB", 29.3, "GB"), ("1/(lr*wd) = 1e4 steps", 1e4, "steps"), ("0.9^10 ≈ 35%", 35, "%"),
+        ("16 bytes each, so 112 GB", 112, "GB"), ("每个参数 16 字节，共 112 GB", 112, "GB"), ("at most 5", 5, ""),
+        ("7B × 16 bytes", 1.12e11, "bytes"), ("70 亿 × 16 字节", 1.12e11, "字节"), ("2/3 million tokens", 2e6 / 3, "tokens"),
+        ("33.3k steps", 33300, "steps"), ("6.9 千步", 6900, "步"), ("66.7万token", 667000, "token"), ("第 688 步", 688, "步"),
+        ("lr/11", 1 / 11, ""), ("lr", 1, ""), ("lr 的 1/11", 1 / 11, ""), ("lr 的一半", 0.5, ""), ("half of lr", 0.5, "of lr"),
+        ("十一分之一 lr", 1 / 11, "lr"), ("百分之十二点五", 12.5, "%"), ("百分之 8.7", 8.7, "%"), ("一共 112 GB", 112, "GB"),
+        ("500-fold", 500, "fold"), ("x500", 500, ""), ("4.1×", 4.1, "times"), ("两百八十三 GB", 283, "GB"), ("根号十", 10**0.5, ""),
     ],
 )
 def test_a_number_is_read_as_people_write_it(text, value, words):
     assert read(text) == (pytest.approx(value, rel=1e-12), words)
 
 
-@pytest.mark.parametrize("text", ["", "GB", "ten", "1/0", "9e999", "112 000", "__import__('os')", "(", "1+", "--", "十二万三四五个"])
+@pytest.mark.parametrize("text", ["", "GB", "ten", "1/0", "9e999", "9**9**9**9", "34*", "n*(4-1)", "1/(lr*wd)", "floor(5)", "beta2", "__import__('os')", "(", "1+", "--", "十二万三四五个"])
 def test_what_is_no_number_is_told_in_both_languages(text):
     try:
         value, _ = read(text)
@@ -75,8 +87,16 @@ def test_what_is_no_number_is_told_in_both_languages(text):
         assert text == "十二万三四五个" and math.isfinite(value)
 
 
+@pytest.mark.parametrize(("text", "said"), [("100-110 GB", "more than one"), ("16 or 32", "more than one"), ("9.5 lr, step 24", "more than one"),
+                                            ("500 to 600", "more than one"), ("23,7 GB", "decimal point"), ("0,08", "decimal point")])
+def test_what_may_be_read_in_two_ways_is_asked_again(text, said):
+    with pytest.raises(BadAnswer, match=said) as error:
+        read(text)
+    assert error.value.text.zh
+
+
 @settings(max_examples=200)
-@given(st.text(max_size=30))
+@given(st.text(max_size=30) | st.text(alphabet="0123456789.,+-*/^()eE %=x×√²⁻½lrnsqtkMB万亿一二十百分之半的步 ", max_size=20))
 def test_any_text_is_a_number_or_a_sentence(text):
     try:
         value, words = read(text)
@@ -93,7 +113,9 @@ def test_a_number_that_is_shown_is_read_back(value):
 
 
 @pytest.mark.parametrize("text", ["112", "112GB", "112 GB", "1.12e11", "1.12e11 bytes", "104.3 GiB", "0.112 TB", "112,000 MB",
-                                  "896 Gbit", "112 G", "一百一十二 GB", "16 * 7", "111"])
+                                  "896 Gbit", "112 G", "一百一十二 GB", "16 * 7", "111", "112 GB per GPU", "每张卡 112 GB",
+                                  "0.112 terabytes", "112 gigabytes", "112 吉字节", "112 千兆字节", "1120 亿字节", "7e9 * 16 bytes",
+                                  "7 billion × 16 bytes", "896 gigabits", "112 GB（不算 activation）", "It's 112 GB."])
 def test_the_right_number_passes_in_any_unit_of_its_kind(text):
     assert grade_number(ASKED, text).score == 1
 
@@ -102,7 +124,7 @@ def test_the_right_number_passes_in_any_unit_of_its_kind(text):
     ("text", "said"),
     [
         ("84", "Forgot the master copy."), ("104.3", "GiB"), ("896", "bits"), ("14", "eighth"), ("224 GB", "twice"),
-        ("56", "half"), ("1.12", "power of ten"), ("1120", "power of ten"), ("77", "112 GB, accepted within 1%"),
+        ("56", "half"), ("112 GiB", "1,024"), ("114.5", "Close"), ("1.12", "power of ten"), ("1120", "power of ten"), ("77", "112 GB, accepted within 1%"),
     ],
 )
 def test_a_wrong_number_is_rejected_and_its_slip_named(text, said):
@@ -114,6 +136,31 @@ def test_a_wrong_number_is_rejected_and_its_slip_named(text, said):
 def test_a_unit_of_another_kind_is_told():
     with pytest.raises(BadAnswer, match="is in ms, which measures something else. Asked for: GB"):
         grade_number(ASKED, "112 ms")
+
+
+@pytest.mark.parametrize("text", ["112 steps", "112 s", "112 步", "112%", "112 Gb"])
+def test_other_units_and_gb_for_bits_are_asked_again(text):
+    with pytest.raises(BadAnswer, match="measures something else|bits or bytes"):
+        grade_number(ASKED, text)
+
+
+@pytest.mark.parametrize(
+    ("name", "right", "wrong"),
+    [
+        ("sharding-largest-model", ["{v} B", "{v}e9 parameters", "{v} billion", "{v}", "{v} 十亿"], ["{v} 亿", "{v}e6", "{v}e10"]),
+        ("batch-critical-from-two-runs", ["{v}M tokens", "{v}e6 tokens", "{v} 百万", "{v}"], ["{v}e5 tokens", "{v} 万", "{v}e8"]),
+        ("small-lost-v", ["{v} lr", "{v}x", "{v} times lr", "{v}*lr", "{v}e2%", "lr 的 {v} 倍"], ["{v}%", "{v}e1 lr"]),
+        ("stab-largest-excess", ["{v}", "{v} times", "{v}x", "{v} 倍"], ["{v}%"]),
+        ("why-adam-blocks", ["{v} steps", "{v} 步左右", "after {v} iterations"], ["{v}k"]),
+    ],
+)
+def test_units_that_are_no_units_of_measure(name, right, wrong):
+    asked = standard(BANK[name])
+    for score, texts in ((1, right), (0, wrong)):
+        for text in texts:
+            assert grade_number(asked, text.format(v=f"{asked.answer():.4f}")).score == score, text
+    with pytest.raises(BadAnswer, match="measures something else"):
+        grade_number(asked, "5 ms")
 
 
 def test_numbers_drawn_move_prompt_answer_and_slips():
@@ -128,35 +175,45 @@ def test_numbers_drawn_move_prompt_answer_and_slips():
 
 @pytest.mark.parametrize("language", ["right", "wrong", "depends"])
 def test_verdicts_in_both_languages(language):
-    words = {"right": ["right", "Right.", "对", "r", "正确"], "wrong": ["wrong", "错", "W"], "depends": ["it depends", "看情况", "d"]}
+    words = {"right": ["right", "Right.", "对", "r", "正确", "Yes, that is right", "It's true", "这句话是对的", "没错", "对，因为 v 也缩小"],
+             "wrong": ["wrong", "错", "W", "No, wrong", "That isn't right.", "不正确", "这是错的", "No, because m decays too",
+                       "wrong, it does not depend on lr"],
+             "depends": ["it depends", "看情况", "d", "It depends on the optimizer", "Not always", "看情况，BatchNorm 会破坏它",
+                         "only for SGD", "有条件地成立", "depends: right for SGD, wrong for Adam"]}
     one = question(kind="verdict", claim={"en": "x"}, verdict=language, number=None, prompt={"en": "?"})
     for verdict, answers in words.items():
         for answer in answers:
             assert grade_verdict(one, answer).enough == (verdict == language)
-    with pytest.raises(BadAnswer, match="is no verdict. Allowed: right, wrong, depends"):
-        grade_verdict(one, "perhaps")
+    for answer in ("perhaps", "", "true for SGD, false for Adam", "yes, but only for SGD", "对 SGD 对", "对，但只在 SGD 下成立", "no, not always"):
+        with pytest.raises(BadAnswer, match="is no verdict. Allowed: right, wrong, depends"):
+            grade_verdict(one, answer)
 
 
 def test_the_faulty_line_and_its_neighbours():
     bug = {"code": "a = 1\nb = 2\nc = a - b\n", "line": 3, "fix": "c = a + b", "also": [2]}
     one = question(kind="bug", bug=bug, number=None, prompt={"en": "?"})
     assert [grade_line(one, answer).score for answer in ("3", "line 3", "第3行", "2", "1")] == [1, 1, 1, 1, 0]
-    for answer in ("4", "0", "the last", ""):
-        with pytest.raises(BadAnswer, match="names no line of the code. Allowed: 1 to 3"):
+    for answer in ("L3", "#3", "第三行", "the third line", "3: b is 2", "line 3, off by a factor of 2", "line 3; a is 1", "３"):
+        assert grade_line(one, answer).score == 1, answer
+    for answer in ("4", "0", "the last", "", "1-2", "2 or 3", "lines 1 and 2", "第 1、2 行", "第1到2行", "-3", "2.5", "line 1 or maybe 2"):
+        with pytest.raises(BadAnswer, match="does not name one line of the code. Allowed: 1 to 3"):
             grade_line(one, answer)
 
 
 def test_causes_are_shuffled_by_the_seed_and_graded_by_letter():
-    run = {"curves": "x", "causes": [{"en": "right"}, {"en": "b"}, {"en": "c"}, {"en": "d"}]}
+    run = {"curves": "x", "causes": [{"en": "right"}, {"en": "b"}, {"en": "c"}, {"en": "A batch is missing."}]}
     one = question(kind="read-run", run=run, number=None, prompt={"en": "?"})
     orders = {tuple(cause.en for cause in causes(one, seed)) for seed in range(30)}
     assert len(orders) > 10 and {order.index("right") for order in orders} == {0, 1, 2, 3}
     offered = causes(one, 5)
     for index, cause in enumerate(offered):
-        for answer in ("abcd"[index], "ABCD"[index], f"({'abcd'[index]})", str(index + 1)):
-            assert grade_cause(one, offered, answer).enough == (cause.en == "right")
-    for answer in ("e", "5", "", "0", "right"):
-        with pytest.raises(BadAnswer, match="none of the causes. Allowed: a to d"):
+        letter, place = "abcd"[index], "first second third fourth".split()[index]
+        for answer in (letter, letter.upper(), f"({letter})", str(index + 1), f"option {letter}", f"the {place} one", f"第{index + 1}个",
+                       f"第{'一二三四'[index]}个", f"选{letter}", f"{letter}）", f"{letter}: the norm jumps", f"Answer: {letter}"):
+            assert grade_cause(one, offered, answer).enough == (cause.en == "right"), answer
+    assert not grade_cause(one, offered, "a batch is missing").enough
+    for answer in ("e", "5", "", "0", "right", "a or b", "a-c", "ab", "a batch", "b和c"):
+        with pytest.raises(BadAnswer, match="none of the causes, or several. Allowed: a to d"):
             grade_cause(one, offered, answer)
 
 

@@ -12,7 +12,7 @@ from course_lib.practice.choose import language_of
 from course_lib.practice.pages import flat
 from course_lib.practice.words import word
 from course_lib.questions import get
-from course_lib.questions.grading import VERDICTS, Grade
+from course_lib.questions.grading import Grade, verdict_in
 
 WIDTH = 100
 """Characters of a line of text at most."""
@@ -67,7 +67,7 @@ def first_guesses(events: Iterable[journal.Event]) -> dict[str, Guess]:
     found: dict[str, Guess] = {}
     for event in events:
         if event.kind == journal.ANSWERED:
-            found.setdefault(event.exercise, Guess(_verdict(event.said.get("answer", "")), bool(event.passed)))
+            found.setdefault(event.exercise, Guess(verdict_in(str(event.said.get("answer", ""))) or "", bool(event.passed)))
     return found
 
 
@@ -97,7 +97,7 @@ def verdict_of(asked: Asked, grade: Grade, said: str) -> str:
     """What a guess was worth, in a line."""
     language = asked.language
     mark, key = ("✓", "right") if grade.enough else ("✗", "not_right")
-    told = word("you_said", language, answer=word(f"{_verdict(said)}_", language)) if _verdict(said) else ""
+    told = word("you_said", language, answer=word(f"{verdict}_", language)) if (verdict := verdict_in(said)) else ""
     return " ".join(part for part in (mark, word(key, language), told, asked.expected()) if part)
 
 
@@ -148,9 +148,3 @@ def _believed(rounds: Mapping[str, Sequence[str]], known: Mapping[str, Guess], l
         answer = word(f"{said}_", language) if said else word("unknown", language)
         lines.append(f"- {flat(one.claim)} {word('you_said', language, answer=answer)} {one.expected()}")
     return [word("trial_believed", language), *lines] if lines else []
-
-
-def _verdict(said: str) -> str:
-    """The verdict that a word means; empty where it is none."""
-    plain = " ".join(str(said).lower().split()).strip(" .!。！")
-    return next((verdict for verdict, words in VERDICTS.items() if plain in words), "")

@@ -21,7 +21,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "answer": ("A spoken answer", "参考回答"),
     "standard": (
         "Your numbers were drawn anew. The spoken answer has the standard ones: {prompt}",
-        "你这道题的数字是新抽的。参考回答用的是标准数字：{prompt}",
+        "这道题的数字是给你新抽的，参考回答用的是标准数字：{prompt}",
     ),
     "rubric": ("What a good answer says", "得分点"),
     "points": ("{weight} of {total}", "{weight}/{total} 分"),
@@ -60,7 +60,7 @@ WORDS: dict[str, tuple[str, str]] = {
     # quiz
     "nothing_due": (
         "Nothing is due, and nothing new was asked for. Next due: {when}. For new ones: --new 10",
-        "现在没有到期的题，也没有要新题。最近到期：{when}。想做新题：--new 10",
+        "现在没有到期的题，这次也没要新题。下次到期：{when}。想做新题：--new 10",
     ),
     "quiz_done": ("{right} of {count} good enough. Due again within a day: {due}.", "{count} 题里 {right} 题过关。一天内还会再问：{due} 题。"),
     "of_quiz": ("question {place} of {count}", "第 {place} 题，共 {count} 题"),
@@ -107,8 +107,8 @@ WORDS: dict[str, tuple[str, str]] = {
     "stop": ("Stop here", "就到这里"),
     "pause": ("Pause", "暂停"),
     "paused": ("Paused. The clock stands still.", "已暂停，不计时。"),
-    "left_open": ("Paused by itself: this question has been open for {minutes:.0f} minutes.", "已自动暂停：这题已经开了 {minutes:.0f} 分钟。"),
-    "elsewhere": ("Paused: the interview was opened again in another cell, or this cell was run again.", "已暂停：面试在另一个单元格里打开了，或者这个单元格重新运行过。"),
+    "left_open": ("Paused by itself: this question has been open for {minutes:.0f} minutes.", "已自动暂停：这题打开 {minutes:.0f} 分钟了。"),
+    "elsewhere": ("Paused: the interview was opened again in another cell, or this cell was run again.", "已暂停：面试在另一个 cell 里打开了，或者这个 cell 重新运行过。"),
     "go_on": ("Go on", "继续"),
     "end": ("End", "结束"),
     "end_now": ("End and see the report", "结束并看报告"),
@@ -122,11 +122,11 @@ WORDS: dict[str, tuple[str, str]] = {
     "clock_here": ("this question {time} of {limit}", "本题 {time} / {limit}"),
     "none_due": (
         "Nothing is due among these, and nothing new is left. Next due: {when}. Choose more areas, levels or kinds.",
-        "这些题里现在没有到期的，也没有新题。最近到期：{when}。可以多选几个领域、级别或题型。",
+        "选的范围里没有到期的题，也没有新题了。下次到期：{when}。可以多选几个领域、级别或题型。",
     ),
     "once_more": ("Once more", "再来一轮"),
     "another": ("Another interview", "再来一场"),
-    "failed": ("That did not work ({error}). Nothing is lost; try again.", "没有成功（{error}）。没有丢失任何内容，可以再试一次。"),
+    "failed": ("That did not work ({error}). Nothing is lost; try again.", "没成功（{error}）。内容都还在，可以再试一次。"),
     # report
     "report": ("Report", "面试报告"),
     "overall": (
@@ -136,7 +136,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "screen": ("screen", "初面"),
     "onsite": ("onsite", "现场面"),
     "research": ("research", "研究岗"),
-    "nothing_answered": ("Nothing was answered, so there is nothing to report.", "一题都没答，没有报告。"),
+    "nothing_answered": ("Nothing was answered, so there is nothing to report.", "一题都没答，所以没有报告。"),
     "by_area": ("By area", "分领域"),
     "by_kind": ("By kind", "分题型"),
     "area": ("area", "领域"),
@@ -156,7 +156,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "each": ("Question by question", "逐题"),
     "question": ("question", "题目"),
     "minutes": ("minutes", "用时（分）"),
-    "over_time": ("Over the time of their kind: {names}.", "超过该题型的时间：{names}。"),
+    "over_time": ("Over the time of their kind: {names}.", "超过题型限时的题：{names}。"),
     # paper
     "paper": ("Paper {seed}", "试卷 {seed}"),
     "key": ("Key to paper {seed}", "试卷 {seed} 答案"),
@@ -166,7 +166,7 @@ WORDS: dict[str, tuple[str, str]] = {
     # claims on trial
     "trial_how": (
         "Guess before you read on. A guess stands, and your first one counts.",
-        "先猜，再往下看。猜了不能改，算第一次的。",
+        "先猜，再往下看。猜了就不能改，以第一次为准。",
     ),
     "trial_without": (
         'Guess with the buttons that a running notebook has here, or with widgets.guess("{name}", "wrong").',
