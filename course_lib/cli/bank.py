@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from course_lib.cli.ask import console, show_answer, show_proof, show_question
-from course_lib.cli.practice import Areas, Language, sentences
+from course_lib.cli.practice import Areas, Kinds, Language, Level, sentences
 from course_lib.practice.asking import Asked
 from course_lib.practice.choose import KINDS, BadChoice, choose, language_of
 from course_lib.questions import Question, get, prove
@@ -28,10 +28,8 @@ def questions(
     name: Annotated[str | None, typer.Argument(metavar="ID", show_default=False, help="Show this question.")] = None,
     list_: Annotated[bool, typer.Option("--list", help="List all questions; without it, how many there are.")] = False,
     areas: Areas = None,
-    level: Annotated[int | None, typer.Option(help="1 screen, 2 onsite, 3 research.", show_default=False)] = None,
-    kinds: Annotated[
-        str | None, typer.Option(metavar="NAMES", show_default=False, help="Kinds, with commas: compute,verdict.")
-    ] = None,
+    level: Level = None,
+    kinds: Kinds = None,
     lang: Language = "en",
     prove_: Annotated[bool, typer.Option("--prove", help="Run the evidence.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")] = False,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from course_lib.cli.practice import Areas, Language, sentences
+from course_lib.cli.practice import Areas, Kinds, Language, Level, sentences
 from course_lib.practice import anki as cards
 from course_lib.practice import paper as papers
 from course_lib.practice.choose import choose
@@ -36,10 +36,8 @@ def paper(
 def anki(
     out: Annotated[Path, typer.Option(metavar="FILE", help="The deck to write.")] = Path("course.apkg"),
     areas: Areas = None,
-    level: Annotated[int | None, typer.Option(help="1 screen, 2 onsite, 3 research.", show_default=False)] = None,
-    kinds: Annotated[
-        str | None, typer.Option(metavar="NAMES", show_default=False, help="Kinds, with commas: compute,verdict.")
-    ] = None,
+    level: Level = None,
+    kinds: Kinds = None,
     lang: Language = "en",
 ) -> None:
     """Write the questions as a deck of flash cards for Anki. A later deck updates the cards and keeps your schedule.

@@ -28,15 +28,17 @@ Areas = Annotated[
     str | None,
     typer.Option(metavar="NAMES", show_default=False, help="Areas, with commas: memory,amp. Without it, all."),
 ]
+Level = Annotated[int | None, typer.Option(help="1 screen, 2 onsite, 3 research.", show_default=False)]
+Kinds = Annotated[
+    str | None, typer.Option(metavar="NAMES", show_default=False, help="Kinds, with commas: compute,verdict.")
+]
 Language = Annotated[str, typer.Option("--lang", metavar="en|zh", help="Language of questions and answers.")]
 
 
 def quiz(
     areas: Areas = None,
-    level: Annotated[int | None, typer.Option(help="1 screen, 2 onsite, 3 research.", show_default=False)] = None,
-    kinds: Annotated[
-        str | None, typer.Option(metavar="NAMES", show_default=False, help="Kinds, with commas: compute,verdict.")
-    ] = None,
+    level: Level = None,
+    kinds: Kinds = None,
     lang: Language = "en",
     count: Annotated[int, typer.Option(min=1, help="Questions at most.")] = 10,
     new: Annotated[int | None, typer.Option(min=0, help="New ones at most. [default: as many as COUNT]",

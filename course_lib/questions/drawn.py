@@ -6,6 +6,7 @@ import itertools
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from course_lib.questions.proof import evidence_function
 from course_lib.questions.schema import Question, Text
@@ -39,18 +40,26 @@ class Drawn:
         return {name: draw[name].value(choice) for name, choice in self.choices.items()}
 
     def answer(self) -> float:
-        """The number asked for, computed by the question's evidence function. Imports torch.
+        """The number asked for, computed once by the question's evidence function. Imports torch.
 
         Raises:
             ValueError: the question asks for no number.
         """
+        return self._answer
+
+    def slips(self) -> list[tuple[float, Text]]:
+        """What usual slips come to with these numbers, and what is behind each."""
+        return self._slips
+
+    @cached_property
+    def _answer(self) -> float:
         if self.question.number is None:
             raise ValueError(f"{self.question.id} is of kind {self.question.kind}. Allowed: compute.")
         (function,) = (proof.function for proof in self.question.evidence if proof.function)
         return float(evidence_function(function)(**self.values()))
 
-    def slips(self) -> list[tuple[float, Text]]:
-        """What usual slips come to with these numbers, and what is behind each."""
+    @cached_property
+    def _slips(self) -> list[tuple[float, Text]]:
         import sympy  # torch brings it
 
         names = self.values() | {"answer": self.answer()}

@@ -280,7 +280,7 @@ def _usual(value: float, right: float, number, close) -> list[Text]:
     """What a wrong number looks like, whatever the question."""
     measured = unit_of(number.unit)
     if measured and measured.measures == "bytes":
-        if measured.factor > 1 and any(abs(value / right - 1.024**power) < 0.004 for power in (-4, -3, -2, -1, 1, 2, 3, 4)):
+        if measured.factor > 1 and any(abs(value / right - 1.024**power) < 0.004 for power in (-4, -3, -2, 2, 3, 4)):
             unit, binary = number.unit, f"{number.unit[0]}iB"
             return [Text(en=f"That looks like {binary} (powers of 1,024) mixed up with {unit}. Asked for: {unit}, powers of 1,000.",
                          zh=f"看起来是把 {binary}（1024 进制）和 {unit} 弄混了。题目要的是 {unit}（1000 进制）。")]
