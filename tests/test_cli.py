@@ -482,7 +482,7 @@ def test_progress_is_carried_to_another_machine(kept, here, home, monkeypatch):
     assert result.exit_code == 0
     assert result.stdout == "Wrote 2 events to mine.json. On another machine: course progress --import mine.json\n"
     document = json.loads((here / "mine.json").read_text())
-    assert (document["format"], document["version"]) == ("course progress", 1)
+    assert (document["format"], document["version"]) == ("course progress", 2)
     assert json.loads(course("progress", "--export", "-").stdout)["events"] == document["events"]
 
     monkeypatch.setenv("COURSE_HOME", str(home / "another machine"))
@@ -525,7 +525,7 @@ def export_with(*events: object, **changes: object) -> str:
     (export_with(EVENT)[:-30], NOT_JSON),
     ("[1]", NO_EXPORT),
     ('{"cells": []}', NO_EXPORT),
-    (export_with(version=2), "mine.json comes from a newer version of the course. Update this one with: git pull"),
+    (export_with(version=3), "mine.json comes from a newer version of the course. Update this one with: git pull"),
     (export_with(version="1"), DAMAGED + "it has no version, or no list of events."),
     (export_with(events={}), DAMAGED + "it has no version, or no list of events."),
     (export_with(EVENT, 3), DAMAGED + "event 2 lacks a value or has an unknown one."),
@@ -567,7 +567,7 @@ def test_a_file_from_a_newer_version_is_neither_shown_nor_changed(kept, here, ar
     journal.record("adamw", journal.SOLUTION)
     (here / "mine.json").write_text(export_with(EVENT))
     with contextlib.closing(sqlite3.connect(kept)) as connection:
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute("PRAGMA user_version = 3")
     before = kept.read_bytes()
     result = course("progress", *arguments)
     assert (result.exit_code, result.stdout) == (2, "")
