@@ -275,3 +275,12 @@ def test_only_the_faulty_lines_are_accepted(name):
     bug = BANK[name].bug
     lines = range(1, len(bug.code.splitlines()) + 1)
     assert {line for line in lines if grade_line(BANK[name], str(line)).enough} == {bug.line, *bug.also}
+
+
+def test_digits_are_read_without_the_package_for_characters(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "cn2an", None)
+    assert grade_number(ASKED, "约 112 GB").score == 1
+    with pytest.raises(BadAnswer, match="is in characters. Allowed here: digits"):
+        read("一百一十二 GB")

@@ -17,7 +17,7 @@ from course_lib import journal
 from course_lib.cli.ask import Stopped, ask, ask_rating, console
 from course_lib.practice import anki, schedule
 from course_lib.practice import interview as mock
-from course_lib.practice.asking import SECONDS, Asked, new_seed, remember
+from course_lib.practice.asking import OPEN_FOR, SECONDS, Asked, new_seed, remember
 from course_lib.practice.choose import BadChoice, choose, language_of
 from course_lib.practice.report import report
 from course_lib.practice.words import when_due, word
@@ -112,7 +112,8 @@ def interview(
             while (place := one.place) is not None and one.seconds_left > 0:
                 asked = one.asked(place)
                 told = ask(asked, out, head(one, place))
-                if not one.answer(place, told.grade, told.seconds, told.written):
+                seconds = min(told.seconds, OPEN_FOR * SECONDS[asked.question.kind])
+                if not one.answer(place, told.grade, seconds, told.written):
                     out.print(Text(word("answered_elsewhere", one.language), style="yellow"))
         except Stopped:
             out.print(Text(word("interrupted", one.language, command="course interview")))

@@ -33,6 +33,9 @@ SECONDS = {"explain": 180, "derive": 300, "design": 300, "compute": 180, "verdic
            "implement": 600}
 """The time for a question of each kind in a mock interview, grading included, in seconds."""
 
+OPEN_FOR = 3
+"""A question that is open for so many times the time of its kind is not being answered: nobody is there."""
+
 
 def new_seed() -> int:
     """A seed that nobody has had."""

@@ -147,7 +147,6 @@ WORDS: dict[str, tuple[str, str]] = {
     "no_strengths": ("No area reached {bar:.0%} yet.", "还没有领域达到 {bar:.0%}。"),
     "revisit": ("To revisit", "需要回看"),
     "nothing_to_revisit": ("No area was below {bar:.0%}.", "没有领域低于 {bar:.0%}。"),
-    "section": ("{link}, section {section}", "{link} 第 {section} 节"),
     "plan": ("A plan", "复习计划"),
     "plan_read": ("{area}: read {links}.", "{area}：读 {links}。"),
     "plan_exercises": ("{area}: do {exercises} in exercises/{notebook}.ipynb.", "{area}：做 exercises/{notebook}.ipynb 里的 {exercises}。"),

@@ -134,7 +134,12 @@ def _work_out(node: ast.expr) -> float:
 
 def _chinese(plain: str, text: str) -> str:
     """The number in Chinese characters at the beginning, if there is one, in digits."""
-    import cn2an
+    if not (pattern := re.compile(rf"{_LEAD}(?!一共)((?:万|{_CHINESE})分之)?({_CHINESE})")).match(plain):
+        return plain
+    try:
+        import cn2an
+    except ImportError:  # Colab, where its installation failed
+        raise _bad(text, "is in characters. Allowed here: digits, as in 112 GB.", "是汉字数字。这里请写阿拉伯数字，比如 112 GB。") from None
 
     def digits(word: str) -> str:
         return f"{COUNTS[word]:g}" if word in COUNTS else f"{cn2an.cn2an(word, 'smart')}"
@@ -144,7 +149,7 @@ def _chinese(plain: str, text: str) -> str:
         return found[1] + digits(found[3]) + (part or "")
 
     try:
-        return re.sub(rf"{_LEAD}(?!一共)((?:万|{_CHINESE})分之)?({_CHINESE})", number, plain)
+        return pattern.sub(number, plain)
     except ValueError:
         raise _unreadable(text) from None
 

@@ -9,13 +9,10 @@ from weakref import WeakSet
 import ipywidgets
 
 from course_lib.practice import interview as mock
-from course_lib.practice.asking import SECONDS
+from course_lib.practice.asking import OPEN_FOR, SECONDS
 from course_lib.practice.choose import BadChoice
 from course_lib.practice.report import report
 from course_lib.widgets.asking import SENTENCES, Choices, Frame, Put, Stopwatch, Ticker, checked, markdown, row, spoken
-
-OPEN_FOR = 3
-"""A question that is open for so many times the time of its kind pauses the interview: nobody is there."""
 
 _panels: WeakSet[Interviewing] = WeakSet()
 
