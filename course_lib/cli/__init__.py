@@ -32,7 +32,7 @@ from course_lib import carry, journal
 from course_lib import progress as learner
 from course_lib.checks import hint as print_hint
 from course_lib.checks.exercises import EXERCISES
-from course_lib.cli import bank, compare, export, memory, practice
+from course_lib.cli import bank, compare, export, launch, memory, practice
 from course_lib.journal import exchange
 from course_lib.run_answers import NOT_YET, PASSED, UNTOUCHED, BadInput, Outcome, Source, judge, read
 
@@ -211,6 +211,7 @@ def progress(
 
 app.command()(memory.memory)
 app.command()(compare.compare)
+app.command(cls=launch.ScriptLast, options_metavar=launch.ARGUMENTS, context_settings=launch.SETTINGS)(launch.launch)
 app.command()(bank.questions)
 app.command()(practice.quiz)
 app.command()(practice.interview)
