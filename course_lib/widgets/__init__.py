@@ -10,6 +10,7 @@ from course_lib.widgets.newton_schulz import explore_newton_schulz
 from course_lib.widgets.quiz import quiz
 from course_lib.widgets.rare_tokens import explore_rare_tokens
 from course_lib.widgets.schedule import explore_schedule
+from course_lib.widgets.sharding import explore_sharding
 from course_lib.widgets.small_state import explore_small_state
 from course_lib.widgets.trial import guess, scorecard, trial
 from course_lib.widgets.valley import explore_valley
@@ -23,6 +24,7 @@ __all__ = [
     "explore_newton_schulz",
     "explore_rare_tokens",
     "explore_schedule",
+    "explore_sharding",
     "explore_small_state",
     "explore_valley",
     "guess",
