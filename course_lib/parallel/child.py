@@ -10,6 +10,7 @@ Started by :mod:`course_lib.parallel.processes` as ``main()`` with the arguments
 
 from __future__ import annotations
 
+import atexit
 import faulthandler
 import os
 import runpy
@@ -90,11 +91,19 @@ def _script(folder: Path, rank: int, kind: str, command: list[str]) -> None:
             sys.path.insert(0, os.getcwd())
             runpy.run_module(command[0], run_name="__main__", alter_sys=True)
     except SystemExit as error:
-        if _code(error) == 0:
-            raise
-        _fail(failed, Failure(f"exited with code {_code(error)}{_said(error)}"))
+        if _code(error) != 0:
+            _fail(failed, Failure(f"exited with code {_code(error)}{_said(error)}"))
     except BaseException as error:  # noqa: BLE001  whatever it is, the caller is told
         _fail(failed, raised(error))
+    _end_well()
+
+
+def _end_well() -> NoReturn:
+    """End as Python does, but for taking torch down: threads of DDP then sometimes abort a process that is done."""
+    threading._shutdown()  # waits for threads that are no daemons
+    atexit._run_exitfuncs()
+    _flush()
+    os._exit(0)
 
 
 def _fail(path: Path, failure: Failure) -> NoReturn:

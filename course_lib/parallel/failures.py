@@ -161,7 +161,8 @@ def doing(frames: Sequence[Frame], tense: str = "is") -> str:
         if file in _OWN:
             break
         if not _is_library(file) and file != _COMM:
-            return f"{waits} at {_short(file)}:{line} in {call}" if call else f"{tense} at {_short(file)}:{line} in {name}"
+            place = f"{_short(file)}:{line}"
+            return f"{waits} at {place} in {call}" if call else f"{tense} at {place} in {name}"
         if (file == _COMM or _TORCH in file) and name not in ("<module>", "_meeting", "wrapper"):
             call = name
     return f"{waits} for the others to start" if call else f"{'has' if tense == 'is' else 'had'} not begun"
@@ -182,7 +183,8 @@ def write_whole(path: Path, content: bytes) -> None:
 
 def _name(error: BaseException) -> str:
     kind = type(error)
-    return kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
+    known = kind.__module__ in ("builtins", "__main__")
+    return kind.__qualname__ if known else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _frames(trace: TracebackType | None) -> list[Frame]:
