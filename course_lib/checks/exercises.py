@@ -668,6 +668,92 @@ _ALL = (
             "The loss is 3.30. N has it after 6,000 steps. In the row of 1.2e-3 AdamW has it after how many?",
         ),
     ),
+    Exercise(
+        "zero_plan", "Which collective where", "15_sharding", "zero_plan", "function",
+        (
+            "Of weights, gradients and optimizer's state, what does a rank hold whole in each stage, and what only "
+            "its slice of? When does it need the rest, and who gives it?",
+            "all_reduce: all get the whole sum. reduce_scatter: each gets its slice of the sum. all_gather: slices "
+            "of all become whole on each. Who needs the mean gradient of a slice, if each rank updates one slice? "
+            "What does the next forward pass need then?",
+            "0: one all_reduce. 1: both halves of an all_reduce at the step, with the update between them. 2: the "
+            "first half moves into the backward pass. 3: weights are gathered before each pass that computes with "
+            "them, and gradients scattered after the backward pass; the step sends nothing.",
+        ),
+    ),
+    Exercise(
+        "owners_by_bytes", "Who owns which tensor", "15_sharding", "owners_by_bytes", "function",
+        (
+            "In which order are tensors to be given away, if the ranks are to come out even? Which are easy to fit "
+            "in at the end?",
+            "Sort the indices by size, the largest first, and keep the bytes that each rank has so far. To which "
+            "rank goes the next one?",
+            "`order = sorted(range(len(sizes)), key=lambda i: sizes[i], reverse=True)`; for each `i`: `rank = "
+            "loads.index(min(loads))`, append `i` to that rank's list, add `sizes[i]` to its load.",
+        ),
+    ),
+    Exercise(
+        "ring_all_reduce", "A ring all-reduce", "15_sharding", "ring_all_reduce", "function",
+        (
+            "Cut each array into N chunks. If in each step each rank sends one chunk to its right, after how many "
+            "steps has a chunk met all ranks?",
+            "Reduce-scatter: in step s rank r sends chunk (r - s) % N, and what arrives is added. Which chunk is "
+            "complete on rank r after N - 1 steps? All-gather starts with that one, and what arrives replaces what "
+            "is there.",
+            "Hold `chunks[r] = np.array_split(values[r].copy(), N)`. In both phases take all messages of a step "
+            "first, then deliver them: in the first `chunks[right][c] = chunks[right][c] + message`, in the second, "
+            "with c = (r + 1 - s) % N, `chunks[right][c] = message.copy()`. Count the elements that rank 0 sends. At "
+            "the end `np.concatenate` each rank's chunks.",
+        ),
+    ),
+    Exercise(
+        "ring_seconds", "Seconds of a ring all-reduce", "15_sharding", "ring_seconds", "function",
+        (
+            "How many steps has the ring, and how many bytes does a rank send in one of them?",
+            "A message of b bytes takes latency + b / bandwidth seconds. All ranks send at once, and the steps "
+            "follow each other.",
+            "2 (ranks - 1) steps, each with a message of size / ranks bytes.",
+        ),
+    ),
+    Exercise(
+        "clip_sharded", "Clip by a norm that lies in shards", "15_sharding", "clip_sharded", "function",
+        (
+            "Each rank knows the sum of squares of its own elements. Which one number must all of them add up, and when is the root taken?",
+            "Add the squares of all shards in float32, in a tensor of one element that exists on a rank without shards as well; `comm.all_reduce`; root; one "
+            "factor, at most 1, for all shards of all ranks.",
+            "`total = torch.zeros(())`; for each shard `total += shard.float().square().sum()`; `norm = comm.all_reduce(total).sqrt()`; "
+            "`factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)`; each `shard.mul_(factor)`; return norm.",
+        ),
+    ),
+    Exercise(
+        "zero1_step", "ZeRO-1 in forty lines", "15_sharding", "zero1_step", "function",
+        (
+            "AdamW works element by element. If rank r updates only slice r of all parameters in a row, of which elements does it need the gradient, m and v?",
+            "Flatten and pad to a multiple of the ranks. The gradient goes in through a reduce-scatter, new parameters come out through an all-gather; between "
+            "them, on one slice, AdamW as ever. What does a reduce-scatter add, and what is the mean?",
+            "`part = math.ceil(total / comm.ranks)`; `g = comm.reduce_scatter(flat(grads)) / comm.ranks`; m, v = zeros_like(g) in the first step, t += 1; "
+            "`p = flat(params)[rank * part : (rank + 1) * part] * (1 - lr * weight_decay)`, less lr m_hat / (sqrt(v_hat) + eps); "
+            "`comm.all_gather(p)`, split by the tensors' sizes, `copy_` into each.",
+        ),
+    ),
+    Exercise(
+        "zero_bug", "Two faults in a ZeRO-2 step", "15_sharding", "repaired_zero2_step", "function",
+        (
+            "Run it on two ranks and print, on each, the norm that it returns and `untyped_storage().nbytes()` of each tensor in its state. Which of these numbers "
+            "should be another one?",
+            "The slices of a gradient lie on different ranks: their squares must be added over all. And what does a slice of a tensor keep alive?",
+            "Sum the squares of the slices, `comm.all_reduce` that one number, then the root. Make m and v with `torch.zeros_like(g)` for each slice g.",
+        ),
+    ),
+    Exercise(
+        "gpus_needed", "The GPUs that ZeRO-2 needs", "15_sharding", "gpus", "number",
+        (
+            "Which bytes of a parameter lie whole on each GPU in ZeRO-2, and which are divided?",
+            "Whole: 2 bytes of weights. Divided: 4 of gradients, and what the optimizer keeps, master copy, m and v. "
+            "How many bytes are free on a card?",
+            "2 * 32e9 + 16 * 32e9 / N <= 80e9 - 13e9. Solve for N, and take the next multiple of 8.",
+        ),
+    ),
 )
 
 EXERCISES: dict[str, Exercise] = {exercise.id: exercise for exercise in _ALL}

@@ -13,6 +13,7 @@ from course_lib.checks.functions import (
     mixed_precision,
     momentum,
     schedules,
+    sharding,
     small_state,
     stability,
     why_adam,
@@ -33,4 +34,5 @@ JUDGES: dict[str, Judge] = {
     **mixed_precision.JUDGES,
     **small_state.JUDGES,
     **beyond_adam.JUDGES,
+    **sharding.JUDGES,
 }

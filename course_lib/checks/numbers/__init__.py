@@ -17,6 +17,7 @@ from course_lib.checks.numbers import (
     mixed_precision,
     momentum,
     schedules,
+    sharding,
     stability,
     why_adam,
 )
@@ -39,6 +40,7 @@ ANSWERS: dict[str, Answer] = {
     **memory.ANSWERS,
     **mixed_precision.ANSWERS,
     **beyond_adam.ANSWERS,
+    **sharding.ANSWERS,
 }
 
 

@@ -16,10 +16,12 @@ from candidates.functions import (
     mixed_precision,
     momentum,
     schedules,
+    sharding_plans,
     sharpness,
     small_state,
     stability,
     why_adam,
+    zero_steps,
 )
 
 FUNCTIONS = {
@@ -37,4 +39,6 @@ FUNCTIONS = {
     **mixed_precision.FUNCTIONS,
     **small_state.FUNCTIONS,
     **beyond_adam.FUNCTIONS,
+    **sharding_plans.FUNCTIONS,
+    **zero_steps.FUNCTIONS,
 }
