@@ -17,7 +17,10 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 EXTRAS = PROJECT["optional-dependencies"]
 PINS = [Requirement(line) for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
         if line and not line.startswith("#")]
-DECLARED = [Requirement(text) for group in (PROJECT["dependencies"], *EXTRAS.values()) for text in group]
+# For those who have it or want it: nothing that the README tells one to run installs it.
+UNPINNED = {"deepspeed"}
+PINNED = [texts for extra, texts in EXTRAS.items() if extra not in UNPINNED]
+DECLARED = [Requirement(text) for group in (PROJECT["dependencies"], *PINNED) for text in group]
 # torch brings CUDA packages on some systems only, and prescribes their versions itself.
 PRESCRIBED_BY_TORCH = re.compile(r"nvidia-|cuda-|triton$")
 

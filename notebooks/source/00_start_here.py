@@ -328,7 +328,7 @@ hint("adam_state_bytes")
 # | 12 | production_kernels | what makes a fused step fast? | coming |
 # | 13 | [small_state](13_small_state.ipynb) | what does AdamW lose when its state shrinks? | ready |
 # | 14 | [beyond_adam](14_beyond_adam.ipynb) | Lion, Sophia, SOAP, Muon: what beats a tuned AdamW? | ready |
-# | 15 | sharding | ZeRO 1, 2 and 3 | coming |
+# | 15 | [sharding](15_sharding.ipynb) | what do ZeRO 1, 2 and 3 shard, and what does each send? | ready |
 # | 16 | regularisation_and_data | what else prevents overfitting? | coming |
 # | 17 | attention_and_objectives | what is being optimised? | coming |
 # | 18 | [folklore_on_trial](18_folklore_on_trial.ipynb) | what do interview posts get wrong? | ready |
@@ -373,14 +373,14 @@ hint("adam_state_bytes")
 # | 9 | 08_stability, its exercises; the decision tree from memory |
 # | 10 | 10_memory_accounting with a pen, its exercises |
 # | 11 | 11_mixed_precision, its exercises |
-# | 12 | 09_large_batch, its exercises |
-# | 13 | 13_small_state and 14_beyond_adam, with Lion and Newton-Schulz from their exercises |
+# | 12 | 15_sharding, its exercises up to `zero1_step` |
+# | 13 | 09_large_batch; 13_small_state and 14_beyond_adam, with Lion and Newton-Schulz from their exercises |
 # | 14 | Adam and AdamW from a blank page, against the clock; 18_folklore_on_trial; a mock interview of 45 minutes from 19_mock_interview; then the question below |
 #
 # From day 2 on, begin with ten minutes of `course quiz --areas` and the areas you have read. A mock interview at level 1 on
 # day 7 shows early what does not hold.
 #
-# With one hour a day, read all of them and do the exercises of 01, 04, 05, 08 and 10: they are asked most.
+# With one hour a day, read all of them and do the exercises of 01, 04, 05, 08, 10 and 15: they are asked most.
 #
 # ## 10. In the interview
 #
