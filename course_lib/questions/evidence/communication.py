@@ -182,3 +182,22 @@ def chunk_that_was_not_finished() -> None:
     vectors = [np.ones(8) for _ in range(8)]
     results = both_versions("comm-ring-index", "all_reduce")["code"](vectors)
     assert np.mean([np.mean(result == 8) for result in results]) < 0.5
+
+
+def buckets_matched_by_count() -> None:
+    """Two buckets sent in another order by rank 1: of equal sizes they are mixed up in silence, alike on both ranks."""
+    from course_lib.parallel.threads import RanksDisagree, run_threads
+
+    def reduce(comm, sizes: tuple[int, int], same: bool) -> list[float]:
+        buckets = [torch.full((sizes[0],), 1.0), torch.full((sizes[1],), 10.0)]
+        for bucket in buckets if same or comm.rank == 0 else buckets[::-1]:
+            comm.all_reduce(bucket)
+        return [bucket[0].item() for bucket in buckets]
+
+    assert run_threads(reduce, 2, (4, 4), True) == [[2, 20], [2, 20]]
+    assert run_threads(reduce, 2, (4, 4), False) == [[11, 11], [11, 11]]
+    try:
+        run_threads(reduce, 2, (4, 6), False)
+        raise AssertionError("different sizes are noticed")
+    except RanksDisagree as error:
+        assert "(4,)" in str(error) and "(6,)" in str(error)

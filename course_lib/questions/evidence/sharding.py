@@ -320,3 +320,73 @@ def tokens_that_hide_the_gathers() -> None:
             compute = 6 * parameters * tokens / speed
             assert (device / compute < 1.02) == hidden
             assert np.isclose(max(1, 8000 / tokens), device / compute, rtol=0.03)
+
+
+def slice_keeps_the_whole() -> None:
+    """State of 4,096 weights on 8 ranks: elements and nbytes of an eighth, storage of all; a clone has an eighth."""
+    flat = torch.zeros(4096)
+    for name, make_state in both_versions("sharding-view-of-whole", "make_state").items():
+        for tensor in make_state(flat, 3, 8).values():
+            assert tensor.numel() == 512 and tensor.nbytes == 2048
+            held = tensor.untyped_storage().nbytes()
+            assert held == (4 * 4096 if name == "code" else 4 * 512)
+            assert tensor.contiguous().untyped_storage().nbytes() == held
+            assert tensor.clone().untyped_storage().nbytes() == 2048
+
+
+def when_stage_two_is_free() -> None:
+    """In numbers per parameter: 2 and 2; 8 and 6 bytes with float32 gradients; 2 and 9 with 8 micro-batches.
+
+    DDP with broadcasts, and an all-reduce with a gather, are 3: counted for torch and DeepSpeed in notebook 15. Here the
+    engines of the course are counted on two ranks.
+    """
+    from course_lib.parallel.data_parallel import DataParallel
+    from course_lib.parallel.price import traffic_per_step
+    from course_lib.parallel.threads import run_threads
+    from course_lib.parallel.zero2 import Zero2
+
+    def sent(stage: int, micro_batches: int = 1, gradient_width: int = 1) -> float:
+        traffic = traffic_per_step(stage, 1024, 1, 1024, micro_batches, gradient_width=gradient_width)
+        return round(traffic.total / 1023, 6)
+
+    assert [sent(stage) for stage in (0, 1, 2)] == [2, 2, 2]
+    assert [sent(stage, 8) for stage in (0, 1, 2)] == [2, 2, 9]
+    traffic = [traffic_per_step(stage, 1024, 2, 1024, gradient_width=4).total / 1023 for stage in (0, 1, 2)]
+    assert np.allclose(traffic, [8, 6, 6])
+    units = {"all_reduce": 2, "reduce_scatter": 1, "all_gather": 1}
+
+    def count(comm, engine):
+        trained = engine(torch.nn.Linear(8, 8, bias=False), comm, "adamw", lr=1e-3)
+        comm.calls.clear()
+        for _ in range(8):
+            trained.model(torch.ones(1, 8)).sum().backward()
+        trained.step()
+        return sum(units[name] * size for name, size in comm.calls) / 256
+
+    assert run_threads(count, 2, Zero2) == [9, 9]
+    assert run_threads(count, 2, DataParallel) == [16, 16]  # without no_sync it reduces every micro-batch, too
+
+
+def who_is_missing() -> None:
+    """Rank 2 of 4 leaves a reduction out: three wait, and the first call that differs in their logs is its own."""
+    from course_lib.parallel.threads import RanksDisagree, run_threads
+
+    logs: dict[int, list[str]] = {rank: [] for rank in range(4)}
+
+    def train(comm) -> None:
+        for step in range(3):
+            calls = ["all_reduce", "all_gather"]
+            if comm.rank == 2 and step == 1:
+                calls.remove("all_reduce")  # a branch that one rank does not take
+            for name in calls:
+                logs[comm.rank].append(name)
+                getattr(comm, name)(torch.ones(4))
+
+    try:
+        run_threads(train, 4)
+    except RanksDisagree as error:
+        said = str(error)
+    assert "rank 2 calls all_gather" in said and "rank 0 calls all_reduce" in said
+    at = next(k for k, names in enumerate(zip(*logs.values(), strict=False)) if len(set(names)) > 1)
+    names = [log[at] for log in logs.values()]
+    assert at == 2 and [rank for rank, name in enumerate(names) if names.count(name) == 1] == [2]
