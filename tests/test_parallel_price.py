@@ -259,7 +259,6 @@ def test_the_page_of_predictions_is_the_code_s():
     page = (ROOT / "docs" / "past_one_machine.md").read_text(encoding="utf-8")
     written = re.search(r"<!-- plan -->\n(.*?)<!-- /plan -->", page, re.DOTALL)[1]
     assert written == plan.table(), "run `python -m tools.planned` to bring the page up to date"
-    assert len(page.splitlines()) <= 150
 
 
 def test_the_page_s_manifests_can_be_read():
@@ -289,6 +288,7 @@ def test_a_row_of_the_plan_by_hand():
 def test_what_the_page_says_in_words():
     plans = {(one.model, one.gpus): one for one in plan.plans()}
     assert [gpus for gpus in plan.GPUS if plans["405B", gpus].fits[2]] == [512, 2048, 16384]
+    assert [plan.plan("405B", gpus).fits[2] for gpus in (80, 88)] == [False, True]
     assert not any(plans["70B", gpus].fits[stage] for gpus in plan.GPUS for stage in (0, 1))
     assert 16384 * plan.SEQUENCE == pytest.approx(134e6, rel=0.01) and plan.BATCH == 2048 * plan.SEQUENCE
     for model in plan.SIZES:

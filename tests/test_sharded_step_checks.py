@@ -153,6 +153,7 @@ def test_ranks_that_part_are_told_so_and_do_not_hang():
 
     for function, code, said in (
         (leaves, "not-joined", "rank 1 has returned"),
+        (lambda comm: comm.rank == 0 or comm.all_reduce(torch.zeros(1)), "not-joined", "rank 0 has returned"),
         (differ, "ranks-disagree", "rank 1 calls all_gather of (2,) float32"),
         (odd, "padding", "shape (5,)"),
     ):
@@ -173,6 +174,37 @@ def test_an_all_reduce_too_many_is_right_and_remarked_upon(name):
     assert report.passed
     assert [finding.code for finding in report.findings] == ["all-reduce"]
     assert "3 S (N - 1) / N bytes in a step instead of 2" in report.findings[0].what
+
+
+def test_a_broadcast_too_many_is_remarked_upon_without_a_word_of_an_all_reduce():
+    report = check("zero1_step", FUNCTIONS["zero1_step"]["broadcasts too"][0])
+    assert report.passed
+    assert [finding.code for finding in report.findings] == ["half-more"]
+    assert "all_reduce" not in report.findings[0].what
+
+
+def test_ranks_whose_dtypes_differ_are_told_so():
+    finding = check("clip_sharded", FUNCTIONS["clip_sharded"]["an int of nothing"][0]).findings[0]
+    assert "all_reduce of () int64" in finding.what
+    assert finding.hint.startswith("The dtypes differ.")
+
+
+def test_one_tensor_for_both_moments_is_the_only_finding():
+    report = check("zero1_step", FUNCTIONS["zero1_step"]["one tensor for m and v"][0])
+    assert [finding.code for finding in report.findings] == ["moments-shared"]
+
+
+@pytest.mark.parametrize("exercise", ["clip_sharded", "zero_bug"])
+def test_what_raises_on_a_nan_is_told_that_there_was_one(exercise):
+    def raises(*arguments):
+        norm = FUNCTIONS[exercise]["plain" if exercise == "clip_sharded" else "repaired"][0](*arguments)
+        int(norm)
+        return norm
+
+    finding = check(exercise, raises).findings[0]
+    assert finding.code == "raises"
+    assert "NaN" in finding.what.split("ValueError")[0]
+    assert "setting=" not in finding.what
 
 
 def test_state_that_is_a_view_is_measured_by_its_storage():

@@ -49,11 +49,15 @@ def describe(error: BaseException, doing: str) -> Finding:
     what = f"Your code raises while {doing}: {type(error).__name__}{f': {message}' if message else ''}{where}."
     if isinstance(error, SystemExit):
         return Finding(
-            "exits", f"Your code calls exit while {doing}{where}.", "An optimizer returns from step(); it never exits."
+            "exits",
+            f"Your code calls exit while {doing}{where}.",
+            "Your code must come back from its call; it never exits.",
         )
     if isinstance(error, KeyboardInterrupt):
         return Finding(
-            "exits", f"Your code raises KeyboardInterrupt while {doing}{where}.", "An optimizer returns from step()."
+            "exits",
+            f"Your code raises KeyboardInterrupt while {doing}{where}.",
+            "Your code must come back from its call.",
         )
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
         return Finding(

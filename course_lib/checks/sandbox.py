@@ -124,7 +124,7 @@ def _verdict(lines: list[dict[str, Any]], ended: bool, status: int, seconds: flo
         Finding(
             "ended-process",
             f"Your code ended the whole process while {probe} (exit status {status}).",
-            "An optimizer returns from step(); it never calls exit, os._exit or abort.",
+            "Your code must come back from its call; it never calls exit, os._exit or abort.",
         )
     ]
 

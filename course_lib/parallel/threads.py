@@ -21,7 +21,7 @@ class _Room:
 
     def __init__(self, ranks: int, timeout: float) -> None:
         self.ranks, self.timeout = ranks, timeout
-        self.doing = ["has not begun"] * ranks
+        self.doing = ["has called nothing yet"] * ranks
         self._changed = threading.Condition()
         self._table: dict[int, tuple[str, Any]] = {}
         self._seen: list[tuple[str, Any]] = []

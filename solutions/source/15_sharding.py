@@ -38,8 +38,9 @@ progress.pause()      # what is checked from here on does not count as your own 
 #
 # *Level 1, 10 minutes, id `zero_plan`.* Return the plan of one training step in `stage` 0 (plain data parallelism),
 # 1, 2 or 3: `{"forward": [...], "backward": [...], "step": [...]}`. Each list has the names of the collectives that
-# one unit of parameters takes part in, in the order in which they run: `"all_reduce"`, `"reduce_scatter"`,
-# `"all_gather"`, `"broadcast"`, or none.
+# one unit (a bucket or module whose parameters travel together) takes part in, in the order in which they run:
+# `"all_reduce"`, `"reduce_scatter"`, `"all_gather"`, `"broadcast"`. All three keys are always there; an empty list
+# where nothing is sent.
 #
 # There is one micro-batch. When the step is over, the ranks hold the same weights, whole in stages 0 to 2, a slice
 # each in stage 3. Stages 0, 2 and 3 send gradients during the backward pass, stage 1 at the step. In stage 3 a unit's
@@ -91,10 +92,10 @@ for stage in range(4):
 # *Level 1, 10 minutes, id `owners_by_bytes`.* An optimizer that is not element-wise needs whole tensors, so ZeRO-1
 # can also be sharded by tensors: each tensor's state lies on one rank. `sizes` has the bytes of each tensor. Take the
 # tensors from the largest to the smallest, equal ones in the order of the list. Give each to the rank that has the
-# fewest bytes so far, the lowest of those if there are several. Return for each rank the list of the indices that it
-# owns, in any order. `sizes` stays as it is.
+# fewest bytes so far, the lowest-numbered if there are several. Return for each rank the list of the indices that it
+# owns, in any order. `sizes` stays as it is; it may be empty, and a tensor may have 0 bytes.
 #
-# So does torch's `ZeroRedundancyOptimizer` (it counts elements).
+# torch's `ZeroRedundancyOptimizer` deals tensors out in this way, by elements instead of bytes.
 
 
 # %% tags=["exercise:owners_by_bytes"]
@@ -134,8 +135,8 @@ for ranks in (2, 4, 8):
 # %% [markdown]
 # ## 3. A ring all-reduce
 #
-# *Level 2, 20 minutes, id `ring_all_reduce`.* `values[r]` is the array of rank `r`: one dimension, equally long on
-# all ranks, and its length a multiple of the number of ranks N. Simulate a ring in which rank r sends to rank r + 1,
+# *Level 2, 20 minutes, id `ring_all_reduce`.* `values[r]` is the array of rank `r`: NumPy float64, one dimension,
+# equally long on all ranks, and its length a multiple of the number of ranks N. Simulate a ring in which rank r sends to rank r + 1,
 # and the last one to rank 0. All arrays are cut into N chunks.
 #
 # - Reduce-scatter, N - 1 steps: in each, every rank sends one chunk, and adds what arrives to its own chunk of that
@@ -143,8 +144,8 @@ for ranks in (2, 4, 8):
 # - All-gather, N - 1 steps: in each, every rank sends one chunk, and what arrives takes the place of its own.
 #
 # In a step all ranks send at the same time. Return two things: the list of the arrays that the ranks hold at the end
-# (each rank's own memory, and none of the arguments), and the number of elements that *one* rank has sent. `values`
-# stays as it is. N may be 1.
+# (separate arrays, sharing no memory with each other or with `values`), and the number of elements that *one* rank
+# has sent in both phases together. `values` stays as it is. N may be 1.
 
 
 # %% tags=["exercise:ring_all_reduce"]
@@ -214,10 +215,10 @@ for ranks in (8, 64, 1024):
 # *Level 2, 15 minutes, id `clip_sharded`.* From ZeRO-2 on, no rank holds the whole gradient. `shards` is a list of
 # the pieces that this rank holds, flat tensors of float32, bfloat16 or float16, and `comm` its end of the group:
 # `comm.rank`, `comm.ranks`, `comm.all_reduce(tensor)`, which replaces a tensor on every rank by the sum over the
-# ranks and returns it, and the others of the notebook. Return the norm of the whole gradient, the same on every rank,
-# and multiply each shard in place by min(1, `max_norm` / (norm + 1e-6)), as torch does.
+# ranks and returns it, and the others of the notebook. Return the norm of the whole gradient, a float or a tensor of
+# one element, the same on every rank, and multiply each shard in place by min(1, `max_norm` / (norm + 1e-6)), as torch does.
 #
-# - One collective: an all-reduce of one number in float32 or float64. Squares are added in float32 or float64, too.
+# - One collective: an all-reduce of one number in float32 or float64. Squares are taken and added in float32 or float64, too.
 # - A rank may hold no shard at all, and ranks may hold different numbers of them.
 # - A NaN on one rank makes the norm NaN on all of them. What becomes of the shards then is the caller's affair.
 #
@@ -279,20 +280,23 @@ print(f"norm {expected:.4f} on each of 3 ranks, as torch's; their own norms are 
 # al. 2020, arXiv 1910.02054).
 #
 # - `params`: this rank's parameters, a list of contiguous tensors of any shapes and one dtype, float32 or float64.
-#   They are equal on all ranks before the step and after it. Write into them.
-# - `grads`: as many tensors of the same shapes. What counts is their **mean over the ranks**. Leave them as they are.
+#   They may require grad. They are equal on all ranks before the step and after it. Write into them.
+# - `grads`: as many tensors of the same shapes. What counts is their **mean over the ranks**. Leave them, and the list, as
+#   they are.
 # - `state`: a dict of this rank, `{}` at the first step, and the same at every later one. It is yours to fill. With P
-#   elements on N ranks its tensors may hold $2 \lceil P/N \rceil$ elements (if you cut each tensor by itself: 2 times
-#   the sum of the tensors' $\lceil \cdot \rceil$), and a few counts.
+#   elements on N ranks its tensors may hold $2 \lceil P/N \rceil$ elements of the parameters' dtype (if you cut each
+#   tensor by itself: 2 times the sum of the tensors' $\lceil \cdot \rceil$), and a few counts.
 # - P need not be a multiple of N, and may be smaller.
-# - The result is that of `torch.optim.AdamW` on the mean gradient: for t = 1, 2, ...
+# - The result is that of `torch.optim.AdamW` on the mean gradient: for t = 1, 2, ..., with $\lambda$ =
+#   `weight_decay`, and an `lr` that may change between calls,
 #
 # $$ p \leftarrow (1 - \text{lr}\,\lambda)\, p - \text{lr}\,
 # \frac{m / (1-\beta_1^t)}{\sqrt{v / (1-\beta_2^t)} + \epsilon} . $$
 #
 # `comm.reduce_scatter(flat)` takes a flat tensor, the same length on every rank and a multiple of N, and returns this
 # rank's slice of the sum over the ranks; `comm.all_gather(part)` returns the ranks' equal parts in a row. Besides the
-# numbers, the check measures what `state` really holds, and counts what is sent.
+# numbers, the check measures what `state` really holds, and counts what is sent: one reduce-scatter and one
+# all-gather, 2 S (N - 1) / N bytes for parameters of S bytes; 3 gets a remark, more is refused.
 
 
 # %% tags=["exercise:zero1_step"]
@@ -379,12 +383,12 @@ for ranks in (2, 3):
 # ## 7. Two faults in a ZeRO-2 step
 #
 # *Level 3, 25 minutes, id `zero_bug`.* This step reduces each gradient as soon as it is there, keeps its slice and
-# lets go of the rest; then it clips, and makes an AdamW step on the slices. It trains, to nearly the loss of one
-# process. On one rank it is exact, and on several it is, too, as long as nothing is clipped. Yet it has **two
+# lets go of the rest; then it clips, and makes an AdamW step on the slices. Training with it ends near the loss of a
+# single process. On one rank it is exact, and on several it is, too, as long as nothing is clipped. Yet it has **two
 # faults**: a number is wrong, and memory that it should save is not saved. Find and mend them: copy it into the
 # answer cell, call it `repaired_zero2_step`, and change as little as you can. Arguments are those of `zero1_step`,
-# and `max_norm`; `grads` is emptied on the way; the norm of the whole mean gradient before clipping is returned, on
-# every rank.
+# and `max_norm`; each entry of `grads` is set to None on the way; the norm of the whole mean gradient before clipping
+# is returned, on every rank.
 
 # %% tags=["exercise-only"]
 @torch.no_grad()
@@ -527,7 +531,7 @@ print(f"2 ranks: norms and weights as torch's on one; {results[0][2]:,} bytes of
 # *Level 2, 10 minutes, id `gpus_needed`.* A model of 32 billion parameters (32e9), trained with AdamW under ZeRO-2.
 # The weights are bf16, the gradients float32 (there are no bf16 ones beside them), and the optimizer keeps a float32
 # master copy and float32 moments. A card has 80 GB (80e9 bytes), of which 13 GB stay free for activations and all
-# else. How many GPUs are needed, if they come in nodes of 8?
+# else. What is the smallest number of GPUs, if they come in nodes of 8?
 
 # %% tags=["exercise:gpus_needed"]
 gpus = ...

@@ -7,8 +7,9 @@ and what went through the collectives is counted.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,9 @@ class Shards:
 
     def __str__(self) -> str:
         sizes = ", ".join(str([len(x) for x in shards]) for shards in self.ranks)
-        return f"{self.dtype} vectors, of lengths {sizes} on {len(self.ranks)} ranks"
+        odd = [x for x in _elements(self) if not math.isfinite(x)]
+        kind = f", one element {'NaN' if math.isnan(odd[0]) else 'infinite'}," if odd else ""
+        return f"{self.dtype} vectors, of lengths {sizes}{kind} on {len(self.ranks)} ranks"
 
 
 def _own(shards: Shards) -> Array:
@@ -283,13 +286,18 @@ def _about_calls(calls: list[tuple[str, int]], shards: Shards) -> list[Finding]:
     if not calls or (len(calls) == 1 and calls[0][0] == "all_reduce" and total <= NUMBER):
         return []
     names = ", ".join(f"{name} of {size:,} bytes" for name, size in calls)
-    if total > NUMBER * max(ranks, len(calls)):
+    here = f"On {ranks} rank{'s' * (ranks > 1)} each calls {names}"
+    if any(name == "gather_objects" for name, _ in calls):
+        what = f"{here}. One collective is asked for: an all-reduce of one number."
+        hint = "`gather_objects` pickles, and brings what all ranks hold to each. `comm.all_reduce` adds on the way."
+        return [Finding("gathers-objects", what, hint)]
+    reduced = max((size for name, size in calls if name == "all_reduce"), default=0)
+    if total > NUMBER * max(ranks, len(calls)) or reduced > NUMBER:
         return [
             Finding(
                 "sends-shards",
-                f"On {ranks} ranks each calls {names}. The norm comes out right, and whole gradients were sent for it; "
-                f"ZeRO "
-                "shards them because they are large.",
+                f"{here}: more than one number, which has at most {NUMBER} bytes. ZeRO shards gradients because they "
+                "are large: what is sent for the norm must not grow with them.",
                 "What is the one number that a rank has to tell the others?",
             )
         ]
@@ -297,14 +305,14 @@ def _about_calls(calls: list[tuple[str, int]], shards: Shards) -> list[Finding]:
         return [
             Finding(
                 "several-reduces",
-                f"On {ranks} ranks each calls {names}. One would do: the latency of each is paid by the whole step.",
+                f"{here}. One would do: the latency of each is paid by the whole step.",
                 "Add the squares of all shards first, then reduce once.",
             )
         ]
     return [
         Finding(
             "gathers-numbers",
-            f"Right. An {calls[0][0]} brings {ranks} numbers to every rank, of which only the sum is wanted.",
+            f"Right. But {calls[0][0]} brings {ranks} numbers to every rank, of which only the sum is wanted.",
             "`comm.all_reduce` adds them on the way.",
             REMARK,
         )
@@ -343,6 +351,10 @@ def _judged(candidate: Callable[..., Any], progress: Progress) -> list[Finding]:
         findings = CLIP(_through(candidate, notes), progress)
     except Stopped as stop:
         findings = [stop.finding]
+    findings = [
+        replace(finding, what=re.sub(r"`norm`, element \((\d+),\)", r"`norm` on rank \1", finding.what))
+        for finding in findings
+    ]
     if any(note is _REPLACED for note in notes):
         findings = [finding for finding in findings if finding.code != "not-clipped"]
     if any(finding.kind != REMARK for finding in findings):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -60,11 +61,16 @@ def _disagreement(error: str, ranks: int) -> Finding:
     if "not joined by all" in error:
         return Finding(
             "not-joined",
-            f"On {ranks} ranks the step hangs. {error}",
+            f"On {ranks} ranks your function hangs. {error}",
             "A collective needs every rank. Which `return`, `if` or loop makes one rank call it and another not?",
         )
     hint = "The order and the sizes of the calls must not depend on the rank, or on what only this rank holds."
-    if error.count("all_gather") == ranks or error.count("reduce_scatter") == ranks:
+    if len(set(re.findall(r"calls \w+ of \([^)]*\) (\w+)", error))) > 1:
+        hint = (
+            "The dtypes differ. What does your code make on a rank that holds nothing? Start from a tensor of the same "
+            "dtype on every rank, such as `torch.zeros(())`: a sum of no tensors is the int 0."
+        )
+    elif error.count("all_gather") == ranks or error.count("reduce_scatter") == ranks:
         hint = (
             f"Every rank must give a piece of the same size: padded, {ranks} equal pieces cover any number of elements."
         )

@@ -220,6 +220,8 @@ OWNERS = _ByTensor(
         Edge(_case(5, 4, 400)),
         Edge(_case(1, 8, 4, 12)),
         Edge(_case(3, 8, 8, 8, 8, 8, 8, 8)),
+        Edge(_case(3, 0, 8, 0, 4, 0, 4, 0)),
+        Edge(_case(2)),
     ],
     drawn=_drawn,
 )

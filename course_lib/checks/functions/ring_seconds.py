@@ -145,8 +145,8 @@ MISTAKES = (
     ),
     Known(
         "latency-alone",
-        "2 (N - 1) latencies, and no bytes",
-        "A message waits, and then its bytes pass.",
+        "2 (N - 1) latencies, and no bytes (or a bandwidth so large that they take no time)",
+        f"A message waits, and then its bytes pass. {_UNITS} Nothing is to be converted.",
         _time(shares=lambda n: 0),
     ),
     Known(

@@ -54,7 +54,8 @@ class Setting:
         ranks = "1 rank" if self.ranks == 1 else f"{self.ranks} ranks"
         kind = "" if self.dtype == torch.float64 else f" {str(self.dtype).removeprefix('torch.')}"
         shapes = ", ".join(str(start.shape) for start in self.starts)
-        return f"{ranks},{kind} parameters of shapes {shapes}"
+        nan = any(np.isnan(g).any() for step in self.gradients for tensors in step for g in tensors)
+        return f"{ranks} with{kind} parameters of shapes {shapes}{' and a NaN in one gradient' * nan}"
 
 
 def drawn_setting(
@@ -243,10 +244,14 @@ class Seen:
     kept: list[int] = field(default_factory=list)
     shown: int = 0
     narrow: list[str] = field(default_factory=list)
+    shared: bool = False
     sent: float = 0.0
+    calls: list[tuple[str, int]] = field(default_factory=list)
+    most: int = 0
     left: list[Any] = field(default_factory=list)
     rebound: bool = False
     written: bool = False
+    replaced: bool = False
 
 
 Call = Callable[[list[Tensor], list[Tensor], dict[str, Any], ThreadComm, Setting, float], Any]
@@ -259,23 +264,43 @@ def drive(call: Call, setting: Setting) -> list[Seen]:
         seen, state = Seen(), {}
         params = [torch.tensor(x, dtype=setting.dtype).requires_grad_() for x in setting.starts]
         handed, places = list(params), [p.data_ptr() for p in params]
+        grads: list[Any] = []
+        reduce_scatter = comm.reduce_scatter
+
+        def measured(flat: Tensor) -> Tensor:
+            seen.most = max(seen.most, flat.nbytes + sum(g.nbytes for g in grads if isinstance(g, Tensor)))
+            return reduce_scatter(flat)
+
+        comm.reduce_scatter = measured  # type: ignore[method-assign]
         for gradients, lr in zip(setting.gradients, setting.lrs, strict=True):
             grads = [torch.tensor(g, dtype=setting.dtype) for g in gradients[comm.rank]]
             tensors, before = list(grads), [g.clone() for g in grads]
             comm.calls.clear()
             seen.returned.append(call(handed, grads, state, comm, setting, lr))
-            seen.sent, seen.left = sent(comm.calls, comm.ranks), list(grads)
+            seen.sent, seen.calls, seen.left = sent(comm.calls, comm.ranks), list(comm.calls), list(grads)
             seen.values.append(np.concatenate([p.detach().double().numpy().ravel() for p in params]))
             seen.kept.append(sum(size for place, size in held(state).items() if place not in places))
             seen.rebound |= [p.data_ptr() for p in params] != places
             seen.rebound |= any(a is not b for a, b in zip(handed, params, strict=False))
             seen.written |= not all(map(_equal, tensors, before))
+            seen.replaced |= len(grads) != len(tensors) or any(a is not b for a, b in zip(grads, tensors, strict=True))
         kept = [x for x in inside(state) if isinstance(x, (Tensor, np.ndarray))]
         seen.shown = sum(x.nbytes for x in kept)
+        large = [x.data_ptr() for x in _values(state) if isinstance(x, Tensor) and x.numel() > 1]
+        seen.shared = len(set(large)) < len(large)
         seen.narrow = [str(x.dtype) for x in kept if np.prod(x.shape) > 1 and x.dtype.itemsize < setting.dtype.itemsize]
         return seen
 
     return on_ranks(rank, setting.ranks)
+
+
+def _values(thing: Any) -> list[Any]:
+    """What stands in a state, in dicts, lists and tuples: a thing under two names comes twice."""
+    if isinstance(thing, dict):
+        thing = list(thing.values())
+    if not isinstance(thing, (list, tuple)):
+        return [thing]
+    return [value for each in thing for value in _values(each)]
 
 
 def _equal(now: Tensor, before: Tensor) -> bool:
@@ -297,13 +322,16 @@ def about_state(setting: Setting, seen: list[Seen]) -> list[Finding]:
     """Findings about what the ranks keep from step to step."""
     fullest = max(range(len(seen)), key=lambda r: seen[r].kept[-1])
     most, allowed, all_of_it = seen[fullest].kept[-1], share(setting), whole(setting)
-    here = f"With {setting}, the state of rank {fullest} holds {most:,} bytes"
+    here = f"On {setting}, the state of rank {fullest} holds {most:,} bytes"
     if len(seen[0].kept) > 1 and any(s.kept[-1] > s.kept[0] for s in seen):
         first, steps = seen[fullest].kept[0], len(seen[fullest].kept)
         what = f"The state grows: {first:,} bytes after the first step, {most:,} after step {steps}."
         return [
             Finding("state-grows", what, "Two moments and a count are kept. What is added to `state` at every step?")
         ]
+    if any(s.shared for s in seen) and sum(s.kept[-1] for s in seen) < all_of_it:
+        what = "m and v are one tensor under two names: what is written to one of them, the other has too."
+        return [Finding("moments-shared", what, "Make two: `m=torch.zeros_like(g), v=torch.zeros_like(g)`.")]
     if any(s.narrow for s in seen):
         dtypes = f"{next(s.narrow[0] for s in seen if s.narrow)} for parameters of {setting.dtype}"
         return [Finding("state-narrow", f"The state holds tensors of {dtypes}.", "Make them with `torch.zeros_like`.")]
@@ -317,13 +345,14 @@ def about_state(setting: Setting, seen: list[Seen]) -> list[Finding]:
                 "really holds.",
             )
         ]
+    if setting.ranks == 2:  # a whole copy of anything, beside two halves, is as large as two whole moments
+        return []
     if most > allowed and most >= all_of_it and setting.ranks > 1:
         return [
             Finding(
                 "state-whole",
                 f"{here}: the moments of all elements are {all_of_it:,}, and one of {setting.ranks} ranks may hold "
-                f"{allowed:,}. "
-                "The numbers do not show it: the state is not sharded.",
+                f"{allowed:,}. The numbers do not show it: what is kept is not sharded.",
                 "Which elements does this rank update? It needs the moments of those alone.",
             )
         ]
@@ -346,8 +375,8 @@ def about_state(setting: Setting, seen: list[Seen]) -> list[Finding]:
     return []
 
 
-def about_traffic(setting: Setting, seen: list[Seen], all_reduced: Finding) -> list[Finding]:
-    """Findings about the bytes sent: ``all_reduced`` up to what an all-reduce and a gather send; beyond, a mistake."""
+def about_traffic(setting: Setting, seen: list[Seen], half_more: Finding) -> list[Finding]:
+    """Findings about the bytes sent: ``half_more`` up to what an all-reduce and a gather send; beyond, a mistake."""
     size = sum(setting.sizes) * setting.dtype.itemsize
     if setting.ranks < 4 or size < 1000:  # on few ranks, the ways lie too close to each other
         return []
@@ -356,7 +385,7 @@ def about_traffic(setting: Setting, seen: list[Seen], all_reduced: Finding) -> l
     if times <= 2.6:
         return []
     if times <= 3.6:
-        return [all_reduced]
+        return [half_more]
     return [
         Finding(
             "sends-too-much",
@@ -375,24 +404,38 @@ REDUCES_ALL = Finding(
     "Of the gradient a rank needs its slice only, and of the new parameters it can give its slice only.",
     REMARK,
 )
+HALF_MORE = Finding(
+    "half-more",
+    "Right. But each rank sends 3 S (N - 1) / N bytes in a step instead of 2, S being the bytes of all parameters: one "
+    "reduce-scatter of the gradients and one all-gather of the new parameters would do.",
+    "Which of your collectives brings the ranks what they have, or do not need?",
+    REMARK,
+)
 
 
 def place_of_difference(got: Array, want: Array) -> Finding | None:
-    """Where parameters (steps, ranks, elements) first are wrong, in words; None for arrays of another shape."""
-    if want.ndim != 3 or got.shape != want.shape:
+    """Where parameters (steps, ranks, elements) or norms (steps, ranks) first are wrong, in words.
+
+    None for arrays of another shape.
+    """
+    if want.ndim not in (2, 3) or got.shape != want.shape:
         return None
     size = np.abs(want).max()
     wrong = ~np.isclose(got, want, rtol=1e-6, atol=1e-7 * size)
     if not wrong.any():  # less than that is rounding, whose place says nothing
         return None
-    step, rank, element = (int(i) for i in np.argwhere(wrong)[0])
+    step, rank, *element = (int(i) for i in np.argwhere(wrong)[0])
+    if not element:
+        what = f"First in step {step + 1}, on rank {rank}: `norm` expected {want[step, rank]:.9g}, got "
+        return Finding("wrong-numbers", f"{what}{got[step, rank]:.9g}.", "Work this number by hand on 2 ranks.")
     if not np.isfinite(got[step, rank]).all():
         what = f"After step {step + 1}, parameters of rank {rank} are not finite."
         return Finding(
             "not-finite", what, "Which line divides by zero? What is t in the first step, and what does padding hold?"
         )
-    numbers = f"expected {want[step, rank, element]:.9g}, got {got[step, rank, element]:.9g}"
-    where = f"First after step {step + 1}, rank {rank}, element {element} of all parameters in a row: {numbers}."
+    place = (step, rank, element[0])
+    numbers = f"expected {want[place]:.9g}, got {got[place]:.9g}"
+    where = f"First after step {step + 1}, rank {rank}, element {element[0]} of all parameters in a row: {numbers}."
     if not np.isclose(got[step], got[step, :1], rtol=1e-9, atol=1e-9 * size).all():
         hint = "What do the ranks tell each other after the update?"
         return Finding("ranks-differ", f"The ranks no longer hold the same parameters. {where}", hint)

@@ -7,6 +7,7 @@ NumPy; what it keeps is measured by storages, and what it sends is counted.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from course_lib.checks.candidate import Stopped
 from course_lib.checks.functions.common import Edge, Known, Numeric, Parts, Progress, guarded
 from course_lib.checks.functions.on_ranks import first_of_each
 from course_lib.checks.functions.sharded_adamw import (
+    HALF_MORE,
     REDUCES_ALL,
     Array,
     Hyper,
@@ -221,7 +223,7 @@ def _drawn(rng: np.random.Generator) -> list[dict[str, Any]]:
 def _few_elements(case: dict[str, Any], got: Parts, want: Parts) -> Finding | None:
     if got[0].shape == want[0].shape and np.allclose(got[0], want[0], rtol=1e-6):
         return None
-    what = f"With {case['setting']}, some ranks have no real element, only padding, and the parameters come out wrong."
+    what = f"On {case['setting']}, some ranks have no real element, only padding, and the parameters come out wrong."
     return Finding(
         "fewer-elements-than-ranks", what, "Each rank's slice is one element then, and some hold nothing but padding."
     )
@@ -230,7 +232,7 @@ def _few_elements(case: dict[str, Any], got: Parts, want: Parts) -> Finding | No
 def _float32(case: dict[str, Any], got: Parts, want: Parts) -> Finding | None:
     if got[0].shape == want[0].shape and np.allclose(got[0], want[0], rtol=1e-3, atol=1e-3):
         return None
-    what = f"In float64 all was right; with {case['setting']} it is not."
+    what = f"In float64 all was right; on {case['setting']} it is not."
     return Finding(
         "float32", what, "Do all tensors that you make have the parameters' dtype? `torch.zeros_like`, `new_zeros`."
     )
@@ -253,9 +255,8 @@ ZERO1 = Numeric(
 
 _REBOUND = Finding(
     "not-in-place",
-    "The tensors of `params` are replaced, by `params[i] = ...` or `p.data = ...`: the model goes on with the old "
-    "ones, or "
-    "with views of a buffer that you made.",
+    "The tensors of `params` are replaced, or the memory behind them: `params[i] = ...` leaves the model its old "
+    "tensors; after `p.data = ...` whoever holds a view of the old memory, such as a flat buffer, sees no new value.",
     "Write into them: `p.copy_(new)`.",
 )
 _WRITTEN = Finding(
@@ -264,15 +265,22 @@ _WRITTEN = Finding(
     "`comm.all_reduce` replaces what it is given, and so do `div_`, `mul_` and `add_`. Work on a copy: a flat row of "
     "all gradients is one.",
 )
+_GONE = Finding(
+    "gradients-replaced",
+    "The list `grads` does not hold the tensors that it held before: entries were removed, replaced or set to None.",
+    "Leave it as it is: in stage 1 the gradients belong to the caller. Letting go of them is stage 2.",
+)
 
 
 def _elsewhere(setting: Setting, total: int, needed: int) -> Finding:
     return Finding(
         "state-elsewhere",
-        f"With {setting}, all ranks together keep {total:,} bytes in `state`, and two moments of every element are "
+        f"On {setting}, all ranks together keep {total:,} bytes in `state`, and two moments of every element are "
         f"{needed:,}. "
-        "The rest lives elsewhere, in a global or an attribute of the function, or is not kept at all.",
-        "Keep m, v and t in `state`: a checkpoint saves what is there, and two models must not share them.",
+        "The rest is not kept, lies in no tensor or array, or lives elsewhere: in a global, or an attribute of the "
+        "function.",
+        "Keep m and v as tensors or arrays in `state`, and t with them: a checkpoint saves what is there, and two "
+        "models must not share them.",
     )
 
 
@@ -280,10 +288,12 @@ def _noted(setting: Setting, seen: list[Seen], notes: list[Finding]) -> None:
     """Add what the ranks did beside the numbers."""
     notes.extend([_REBOUND] * any(s.rebound for s in seen))
     notes.extend([_WRITTEN] * any(s.written for s in seen))
+    notes.extend([_GONE] * any(s.replaced for s in seen))
     notes.extend(about_state(setting, seen))
-    notes.extend(about_traffic(setting, seen, REDUCES_ALL))
+    reduces_all = any(name == "all_reduce" for s in seen for name, _ in s.calls)
+    notes.extend(about_traffic(setting, seen, REDUCES_ALL if reduces_all else HALF_MORE))
     total, needed = sum(s.kept[-1] for s in seen), 2 * sum(setting.sizes) * setting.dtype.itemsize
-    if total < needed and not any(s.narrow for s in seen):
+    if total < needed and not any(s.narrow or s.shared for s in seen):
         notes.append(_elsewhere(setting, total, needed))
 
 
@@ -331,4 +341,11 @@ def sorted_out(findings: list[Finding], notes: list[Finding]) -> list[Finding]:
         elsewhere = []
     if not wrong or "raises" in codes:  # steps of another model may have found there what they cannot use
         findings = [*elsewhere, *findings]
-    return first_of_each([*findings, *notes])
+    if shared := [note for note in notes if note.code == "moments-shared"]:  # a root of a negative m is NaN
+        findings = [*shared, *(finding for finding in findings if finding.code not in ("not-finite", "wrong-numbers"))]
+    return [_in_words(finding) for finding in first_of_each([*findings, *notes])]
+
+
+def _in_words(finding: Finding) -> Finding:
+    """Without the name that a setting has as an argument here."""
+    return replace(finding, what=finding.what.replace("With setting=", "On ").replace("with setting=", "on "))

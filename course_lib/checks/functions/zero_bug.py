@@ -208,10 +208,15 @@ ZERO2 = Numeric(
 
 _MORE = Finding(
     "sends-more",
-    "Each rank now sends 3 S (N - 1) / N bytes in a step instead of 2, S being the bytes of all parameters: whole "
-    "gradients are "
-    "all-reduced, or gathered for the norm.",
+    "Each rank now sends 3 S (N - 1) / N bytes in a step instead of 2, S being the bytes of all parameters: more than "
+    "a reduce-scatter of the gradients, an all-gather of the new parameters, and a number for the norm.",
     "For the norm, one number from each rank is enough.",
+)
+_TWICE = Finding(
+    "gradients-twice",
+    "When `comm.reduce_scatter` is called, what it is given and what is left in `grads` are more than all gradients "
+    "and one padded copy of the largest: they are held twice, before a byte of them is saved.",
+    "The exercise's step pads, reduces and lets go of one gradient at a time. That loop was right.",
 )
 _KEPT = Finding(
     "gradients-kept",
@@ -237,6 +242,8 @@ def _noted(setting: Setting, seen: list[Seen], notes: list[Finding]) -> None:
     notes.extend(about_state(setting, seen))
     notes.extend(about_traffic(setting, seen, _MORE))
     notes.extend([_KEPT] * any(x is not None for s in seen for x in s.left))
+    padded = max(-(-size // setting.ranks) * setting.ranks for size in setting.sizes)
+    notes.extend([_TWICE] * any(s.most > (sum(setting.sizes) + padded) * setting.dtype.itemsize for s in seen))
     notes.extend([_REPLACED] * any(s.rebound for s in seen))
     notes.extend([_WRITTEN] * any(s.written for s in seen))
 

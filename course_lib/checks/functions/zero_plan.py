@@ -115,16 +115,16 @@ _FAULTS = (
     Fault(
         "all-reduce-for-scatter",
         (1,),
-        "the gradients are all-reduced in the backward pass. Of the whole mean a rank uses its own slice only, and "
-        "S (N - 1) / N bytes of a unit of S are sent too many.",
+        "the gradients are all-reduced in the backward pass. Of the whole mean a rank uses its own slice only: "
+        "that sends S (N - 1) / N bytes more than needed for a unit of S bytes.",
         _OWNER,
         _is((), _REDUCE, _GATHER),
     ),
     Fault(
         "all-reduce-for-scatter",
         (1, 2, 3),
-        "the gradients are all-reduced. Of the whole mean a rank uses its own slice only, and S (N - 1) / N bytes of a "
-        "unit of S are sent too many.",
+        "the gradients are all-reduced. Of the whole mean a rank uses its own slice only: that sends S (N - 1) / N "
+        "bytes more than needed for a unit of S bytes.",
         _OWNER,
         _renamed("reduce_scatter", "all_reduce"),
     ),

@@ -185,17 +185,17 @@ def chunk_that_was_not_finished() -> None:
 
 
 def buckets_matched_by_count() -> None:
-    """Two buckets sent in another order by rank 1: of equal sizes they are mixed up in silence, alike on both ranks."""
+    """Two buckets sent in another order by rank 1: of equal sizes they are mixed up in silence, and the ranks part."""
     from course_lib.parallel.threads import RanksDisagree, run_threads
 
     def reduce(comm, sizes: tuple[int, int], same: bool) -> list[float]:
-        buckets = [torch.full((sizes[0],), 1.0), torch.full((sizes[1],), 10.0)]
+        buckets = [torch.full((sizes[0],), 1.0 + comm.rank), torch.full((sizes[1],), 10.0 * (1 + comm.rank))]
         for bucket in buckets if same or comm.rank == 0 else buckets[::-1]:
             comm.all_reduce(bucket)
         return [bucket[0].item() for bucket in buckets]
 
-    assert run_threads(reduce, 2, (4, 4), True) == [[2, 20], [2, 20]]
-    assert run_threads(reduce, 2, (4, 4), False) == [[11, 11], [11, 11]]
+    assert run_threads(reduce, 2, (4, 4), True) == [[3, 30], [3, 30]]
+    assert run_threads(reduce, 2, (4, 4), False) == [[21, 12], [12, 21]]
     try:
         run_threads(reduce, 2, (4, 6), False)
         raise AssertionError("different sizes are noticed")

@@ -329,6 +329,11 @@ _OWNERS = {
     "None among them": (lambda sizes, ranks: [None, *_owned()(sizes, ranks)[1:]], "wrong-result"),
     "nothing": (lambda sizes, ranks: None, "wrong-result"),
     "sorts in place": (_sorts_in_place, "input-written"),
+    "largest asked of none": (lambda sizes, ranks: (max(sizes), _owned()(sizes, ranks))[1], "raises"),
+    "no bytes, no owner": (
+        lambda sizes, ranks: [[i for i in x if sizes[i]] for x in _owned()(sizes, ranks)],
+        "index-lost",
+    ),
     "empties it": (lambda sizes, ranks: (_owned()(sizes, ranks), sizes.clear())[0], "input-written"),
     "not written": (lambda sizes, ranks: (_ for _ in ()).throw(NotImplementedError), "blank"),
 }
@@ -608,6 +613,7 @@ _SECONDS = {
     "one phase, no latency": (_seconds(lambda n: 0, lambda n: 1 - 1 / n), "one-phase-without-latency"),
     "latency divided": (_seconds(lambda n: 2 * (n - 1) / n), "latency-divided"),
     "latency alone": (_seconds(sizes=lambda n: 0), "latency-alone"),
+    "bandwidth in GB/s": (_seconds(sizes=lambda n: 2 * (n - 1) / n / 1e9), "latency-alone"),
     "floor division": (_seconds(sizes=lambda n: 2 * ((n - 1) // n)), "latency-alone"),
     "latency taken away": (_seconds(lambda n: -2 * (n - 1)), "latency-subtracted"),
     "brackets": (

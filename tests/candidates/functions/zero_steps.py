@@ -67,6 +67,19 @@ def _clip_objects(shards, max_norm, comm):
     return norm
 
 
+def _two_numbers(shards, comm):
+    """The count of elements comes along."""
+    pair = torch.tensor([_squares(shards), sum(map(len, shards))], dtype=torch.float64)
+    return math.sqrt(comm.all_reduce(pair)[0].item())
+
+
+def _a_buffer(shards, comm):
+    """One number in the first of 64 elements."""
+    buffer = torch.zeros(64)
+    buffer[0] = _squares(shards)
+    return comm.all_reduce(buffer)[0].sqrt().item()
+
+
 def _summed(squares, comm, op="sum"):
     return comm.all_reduce(torch.tensor([squares], dtype=torch.float64), op).item()
 
@@ -199,7 +212,9 @@ _CLIP = {
     "by parts": (_clip_by(), ""),
     "factor of one": (_clip_by(factor=lambda norm, b, s, c: min(1.0, b / (norm + 1e-6))), ""),
     "gathers one number": (_clip_gathered, ""),
-    "gathers objects": (_clip_objects, ""),
+    "two numbers": (_clip_by(_two_numbers), "sends-shards"),
+    "gathers objects": (_clip_objects, "gathers-objects"),
+    "a buffer of 64": (_clip_by(_a_buffer), "sends-shards"),
     "own norm": (_clip_by(_own), "own-norm"),
     "clips by its own": (_clip_by(factor=lambda norm, b, s, c: _bounded(_own(s, c), b)), "clips-by-own-norm"),
     "returns its own": (_clip_by(gives=lambda norm, b, s, c: _own(s, c)), "returns-own-norm"),
@@ -459,6 +474,43 @@ def _global_moments(self, state, k, g, total):
     return _GLOBAL[key][:2]
 
 
+def _one_tensor(self, state, k, g, total):
+    zeros = torch.zeros_like(g)
+    return state.setdefault(k, (zeros, zeros))
+
+
+@torch.no_grad()
+def _as_lists(params, grads, state, *rest):
+    """Between two steps m and v are lists of floats."""
+    held = {k: [torch.tensor(x, dtype=grads[0].dtype) for x in v] if k != "t" else v for k, v in state.items()}
+    _zero1()(params, grads, held, *rest)
+    state.update({k: [x.tolist() for x in v] if k != "t" else v for k, v in held.items()})
+
+
+def _keeps_gradients(params, grads, state, *rest):
+    """m and v are sharded, and the local gradients stay in the state."""
+    _zero1()(params, grads, state, *rest)
+    state["g"] = [g.clone() for g in grads]
+
+
+def _lets_go(change):
+    def zero1_step(params, grads, *rest):
+        _zero1()(params, grads, *rest)
+        change(grads)
+
+    return zero1_step
+
+
+def _none_left(grads):
+    grads[:] = [None] * len(grads)
+
+
+def _broadcasts_too(params, grads, state, comm, *rest):
+    _zero1()(params, grads, state, comm, *rest)
+    for p in params:
+        comm.broadcast(p.detach(), 0)
+
+
 def _growing(self, state, k, g, total):
     state.setdefault("seen", []).append(g)
     return _Zero1.moments(self, state, k, g, total)
@@ -654,6 +706,7 @@ _ZERO1 = {
     "all_reduce": (_zero1(reduce=_all_reduced), ""),
     "broadcasts": (_zero1(gather=_broadcasts), ""),
     "zeros and a sum": (_zero1(gather=_reduces_whole), ""),
+    "broadcasts too": (_broadcasts_too, ""),
     "namespaces": (_zero1(moments=_namespaces), ""),
     "arrays": (_zero1(moments=_arrays), ""),
     "t is a tensor": (_zero1(t=_tensor_t), ""),
@@ -779,6 +832,11 @@ _ZERO1 = {
     "torch's AdamW kept": (_with_optimizer, "state-over-share"),
     "whole tensors": (_by_owner, "state-uneven"),
     "a global": (_zero1(moments=_global_moments), "state-elsewhere"),
+    "lists of floats": (_as_lists, "state-elsewhere"),
+    "one tensor for m and v": (_zero1(moments=_one_tensor), "moments-shared"),
+    "keeps the gradients": (_keeps_gradients, "state-over-share"),
+    "empties grads": (_lets_go(list.clear), "gradients-replaced"),
+    "grads to None": (_lets_go(_none_left), "gradients-replaced"),
     "grows": (_zero1(moments=_growing), "state-grows"),
     "gathers whole rows": (_zero1(gather=_gathers_whole), "sends-too-much"),
     "gathers gradients": (_zero1(reduce=_gathers_gradients), "sends-too-much"),
@@ -924,6 +982,16 @@ class _ClipsFirst(_Zero2):
         return norm
 
 
+@torch.no_grad()
+def _one_row2(params, grads, state, comm, *rest):
+    """All gradients go through one reduce-scatter, and are let go of after it."""
+    rows = torch.cat([_padded(g.flatten(), comm.ranks).view(comm.ranks, -1) for g in grads], 1)
+    part = comm.reduce_scatter(rows.flatten()) / comm.ranks
+    slices = part.split([-(-p.numel() // comm.ranks) for p in params])
+    taken = _zero2(before=lambda self, grads, i, bound: i, reduced=lambda self, i, comm: slices[i].clone())
+    return taken(params, grads, state, comm, *rest)
+
+
 class _ClipsStep(_Zero2):
     """lr is made smaller, and the decay is not."""
 
@@ -1002,6 +1070,7 @@ _ZERO2 = {
     "does not move": (_zero2(write=lambda self, p, new: None), "does-not-move"),
     "gathers all": (_zero2(norm=_by_gather), "sends-more"),
     "keeps gradients": (_zero2(release=lambda self, grads, i: None), "gradients-kept"),
+    "one flat row": (_one_row2, "gradients-twice"),
     "zeroes gradients": (_zero2(release=lambda self, grads, i: grads[i].zero_()), "gradients-kept"),
     "sets data": (_zero2(write=lambda self, p, new: setattr(p, "data", new.clone())), "not-in-place"),
     "reduces if long": (
