@@ -221,7 +221,7 @@ def test_ranks_with_different_models_are_told(engine):
     def build(comm):
         engine(nn.Sequential(nn.Linear(3, 3 + comm.rank)), comm, lr=1e-3)
 
-    told = r"0.weight \(3, 3\) float32 on rank 0, and 0.weight \(4, 3\) float32 on rank 1"
+    told = r"parameter 0.weight is \(3, 3\) float32 on rank 0 and \(4, 3\) float32 on rank 1"
     with pytest.raises(RuntimeError, match=told):
         run_threads(build, 2)
 

@@ -19,6 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from course_lib.memory.storages import count_storages
 from course_lib.memory.timeline import CATEGORIES, Holding, Timeline
 
 __all__ = ["CATEGORIES", "Holding", "Timeline", "fake", "measure", "model_state"]
@@ -187,22 +188,11 @@ def model_state(model: nn.Module, optimizer: Any) -> dict[str, int]:
         ``{"parameters", "gradients", "optimizer"}``: parameters and buffers; what ``.grad`` holds and float32 gradient
         buffers; the optimizer's state with everything in it (step counts too), and master weights.
     """
-    seen: set[int] = set()
-    return {
-        "parameters": _bytes(_parameters(model), seen),
-        "gradients": _bytes(_gradients(model, optimizer), seen),
-        "optimizer": _bytes(_optimizer_state(optimizer), seen),
-    }
-
-
-def _bytes(tensors: Iterable[Tensor], seen: set[int]) -> int:
-    total = 0
-    for tensor in tensors:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in seen:
-            seen.add(storage._cdata)
-            total += storage.nbytes()
-    return total
+    return count_storages({
+        "parameters": _parameters(model),
+        "gradients": _gradients(model, optimizer),
+        "optimizer": _optimizer_state(optimizer),
+    })
 
 
 def _zero(model: nn.Module, optimizer: Any, keep: bool) -> None:

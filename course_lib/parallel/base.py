@@ -10,10 +10,11 @@ from weakref import WeakMethod, WeakSet
 import torch
 from torch import Tensor, nn
 
+from course_lib.memory.storages import count_storages
 from course_lib.optim import REGISTRY
+from course_lib.parallel.agreement import described, require_agreement
 from course_lib.parallel.clip import clip_shares_
 from course_lib.parallel.comm import Comm
-from course_lib.parallel.held import count_storages
 from course_lib.parallel.layout import Piece, Unit, by_size
 
 PRECISIONS = ("fp32", "mixed-bf16")
@@ -134,6 +135,10 @@ class Engine:
     def reduce_gradients(self) -> None:
         """See that ``shares`` holds this rank's slice of the mean gradient, if it does not yet."""
 
+    def reduce(self, unit: Unit) -> None:
+        """Replace the unit's gradients on this rank by what the stage keeps of their mean over ranks."""
+        raise NotImplementedError
+
     def spread_weights(self) -> None:
         """After the update: see that every rank will compute with the new weights."""
 
@@ -227,25 +232,13 @@ class Engine:
         )
 
     def _require_agreement(self, groups: list[dict[str, Any]], hyper: dict[str, Any]) -> None:
-        """Every rank must have the same model and settings: else collectives hang, or mix up parameters in silence."""
-        mine = {"engine": type(self).__name__, "optimizer": self.optimizer_key, "precision": self.precision,
-                "unit_bytes": self.unit_bytes, "settings": repr(sorted(hyper.items()))}
-        for name, param in self.model.named_parameters():
-            kind = str(param.dtype).removeprefix("torch.")
-            mine[f"parameter {name}"] = f"{tuple(param.shape)} {kind}{'' if param.requires_grad else ', frozen'}"
-        for name, buffer in self.model.named_buffers():
-            mine[f"buffer {name}"] = f"{tuple(buffer.shape)} {str(buffer.dtype).removeprefix('torch.')}"
+        mine: dict[str, Any] = {"engine": type(self).__name__, "optimizer": self.optimizer_key,
+                                "precision": self.precision, "unit_bytes": self.unit_bytes,
+                                "settings": repr(sorted(hyper.items())), **described(self.model)}
         for index, group in enumerate(groups):
             own = {key: value for key, value in group.items() if key != "params"}
             mine[f"group {index}"] = f"{self.members[index]} {own}"
-        mine["order of parameters"] = list(self._names.values())
-        first, *others = self.comm.gather_objects(mine)
-        for rank, other in enumerate(others, start=1):
-            for what in first | other:
-                ours, theirs = first.get(what, "none"), other.get(what, "none")
-                if ours != theirs:
-                    raise RuntimeError(f"The ranks disagree: {what} is {ours} on rank 0 and {theirs} on rank {rank}. "
-                                       "Build the same model, with the same settings, on every rank.")
+        require_agreement(self.comm, mine)
 
     def _require_work(self) -> None:
         counts = self.comm.gather_objects(sum(tensor.numel() for _, _, tensor in self.owned))
@@ -283,9 +276,8 @@ class Reducing(Engine):
             for param in unit.params:
                 param.register_post_accumulate_grad_hook(partial(_if_alive, WeakMethod(self._arrived), unit))
 
-    def reduce(self, unit: Unit) -> None:
-        """Replace the unit's gradients on this rank by what the stage keeps of their mean over ranks."""
-        raise NotImplementedError
+    def reduce_gradients(self) -> None:
+        """Nothing is left to do: the backward pass has called :meth:`reduce` for each unit."""
 
     def zero_grad(self) -> None:
         super().zero_grad()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from course_lib.parallel.base import Engine
+from course_lib.parallel.layout import Unit
 
 
 class Zero1(Engine):
@@ -23,11 +24,14 @@ class Zero1(Engine):
         if all(param.grad is None for unit in self.units for param in unit.params):
             return  # no backward pass since the last time
         for unit in self.units:
-            whole = unit.flattened([param.grad for param in unit.params])
-            for param in unit.params:
-                param.grad = None
-            mean = self.comm.reduce_scatter(whole).div_(self.comm.ranks)
-            self.shares[unit] = self.shares[unit].add_(mean) if unit in self.shares else mean
+            self.reduce(unit)
+
+    def reduce(self, unit: Unit) -> None:
+        whole = unit.flattened([param.grad for param in unit.params])
+        for param in unit.params:
+            param.grad = None
+        mean = self.comm.reduce_scatter(whole).div_(self.comm.ranks)
+        self.shares[unit] = self.shares[unit].add_(mean) if unit in self.shares else mean
 
     def spread_weights(self) -> None:
         for unit in self.units:

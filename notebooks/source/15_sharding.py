@@ -35,7 +35,7 @@ from course_lib.parallel import price
 from course_lib.parallel.data_parallel import DataParallel
 from course_lib.parallel.launch import RankError, launch
 from course_lib.parallel.threads import run_threads
-from course_lib.parallel.traffic import Traffic, sent_bytes
+from course_lib.parallel.traffic import Traffic
 from course_lib.parallel.trial import BATCH, ENGINES, MODEL, OURS, TORCH, UNIT_BYTES, run
 from course_lib.parallel.zero1 import Zero1
 from course_lib.parallel.zero2 import Zero2
@@ -188,8 +188,8 @@ for rank, ((replicated, whole_state), (sharded, share)) in enumerate(both):
 #
 # At the end of the backward pass each rank holds whole gradients, of which it will use a slice. They need never be
 # there at once: autograd makes them layer by layer, from the last to the first, so each piece can be reduce-scattered
-# as soon as it is complete, and freed. The course's engine does that in hooks, unit by unit; a unit is a bucket laid
-# out flat:
+# as soon as it is complete, and freed. The course's engine calls ZeRO-1's reduction from hooks, unit by unit; a unit
+# is a bucket laid out flat:
 
 # %%
 print(inspect.getsource(Zero2.reduce))

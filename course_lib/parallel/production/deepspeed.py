@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from course_lib.memory.storages import count_storages
 from course_lib.parallel.base import BUCKET, PRECISIONS
 from course_lib.parallel.clip import require_norm
 from course_lib.parallel.comm import Comm
-from course_lib.parallel.held import count_storages
 from course_lib.parallel.production.engine import MakeOptimizer, Production, trainable
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import zip_longest
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from course_lib.memory.storages import count_storages
+from course_lib.parallel.agreement import described, require_agreement
 from course_lib.parallel.clip import require_norm
 from course_lib.parallel.comm import Comm
-from course_lib.parallel.held import count_storages
 
 MakeOptimizer = Callable[..., torch.optim.Optimizer]
 """A class of ``torch.optim`` or anything else that is called as ``optimizer(params, **hyper)``."""
@@ -36,7 +36,7 @@ class Production:
     def __init__(self, model: nn.Module, comm: Comm) -> None:
         if not any(param.requires_grad for param in model.parameters()):
             raise ValueError("There is nothing to train: no parameter of the model requires a gradient.")
-        _require_agreement(model, comm)
+        require_agreement(comm, described(model))
         self.comm = comm
         self._module = model
         self._params = dict(model.named_parameters())
@@ -84,25 +84,6 @@ class Production:
 
     def _state(self) -> list[Any]:
         return [value for state in self.optimizer.state.values() for value in state.values()]
-
-
-def _require_agreement(model: nn.Module, comm: Comm) -> None:
-    """Ranks with different models would hang, or mix up parameters in silence."""
-    params = model.named_parameters()
-    mine = [(name, tuple(param.shape), str(param.dtype), param.requires_grad) for name, param in params]
-    first, *others = comm.gather_objects(mine)
-    for rank, other in enumerate(others, start=1):
-        for a, b in zip_longest(first, other):
-            if a != b:
-                raise RuntimeError(f"The ranks disagree about the model: {_told(a)} on rank 0, and {_told(b)} on rank "
-                                   f"{rank} in its place. Build the same model on every rank.")
-
-
-def _told(param: tuple[str, tuple[int, ...], str, bool] | None) -> str:
-    if param is None:
-        return "no parameter"
-    name, shape, dtype, trainable = param
-    return f"{name} {shape} {dtype.removeprefix('torch.')}{'' if trainable else ', frozen,'}"
 
 
 def trainable(model: nn.Module) -> list[nn.Parameter]:
