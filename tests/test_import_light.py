@@ -52,50 +52,6 @@ USES = {
     "sources": {"cli", "lab", "questions"},  # jupytext brings yaml
 }
 # One waits for torch only where one computes with it: not to read a question, see the help or draw a picture.
-WITHOUT_TORCH = {
-    "course_lib",
-    "course_lib.benchmark",
-    "course_lib.benchmark.settings",
-    "course_lib.blanks",
-    "course_lib.checks",
-    "course_lib.cli",
-    "course_lib.cli.__main__",
-    "course_lib.cli.compare",
-    "course_lib.cli.bank",
-    "course_lib.cli.launch",
-    "course_lib.cli.practice",
-    "course_lib.cli.memory",
-    "course_lib.compare",
-    "course_lib.journal",
-    "course_lib.journal.event",
-    "course_lib.journal.exchange",
-    "course_lib.journal.store",
-    "course_lib.memory",
-    "course_lib.memory.architecture",
-    "course_lib.memory.cards",
-    "course_lib.memory.configs",
-    "course_lib.memory.models",
-    "course_lib.parallel",
-    "course_lib.parallel.alpha_beta",
-    "course_lib.parallel.child",
-    "course_lib.parallel.failures",
-    "course_lib.parallel.launch",
-    "course_lib.parallel.overlap",
-    "course_lib.parallel.price",
-    "course_lib.parallel.processes",
-    "course_lib.plots",
-    "course_lib.practice",
-    "course_lib.practice.asking",
-    "course_lib.practice.choose",
-    "course_lib.practice.interview",
-    "course_lib.practice.pages",
-    "course_lib.practice.report",
-    "course_lib.practice.schedule",
-    "course_lib.progress",
-    "course_lib.questions",
-    "course_lib.run_answers",
-    "course_lib.schedules",
-}
 WITHOUT_NUMPY = {
     "course_lib",
     "course_lib.benchmark",
@@ -134,6 +90,13 @@ WITHOUT_NUMPY = {
     "course_lib.practice.schedule",
     "course_lib.progress",
     "course_lib.questions",
+}
+WITHOUT_TORCH = WITHOUT_NUMPY | {
+    "course_lib.blanks",
+    "course_lib.compare",
+    "course_lib.plots",
+    "course_lib.run_answers",
+    "course_lib.schedules",
 }
 
 

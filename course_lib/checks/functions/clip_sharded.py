@@ -16,9 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from course_lib.checks.candidate import Stopped
 from course_lib.checks.functions.common import Edge, Known, Numeric, Parts, Progress, guarded
-from course_lib.checks.functions.on_ranks import first_of_each, on_ranks, one_number
+from course_lib.checks.functions.on_ranks import first_of_each, judged, on_ranks, one_number
 from course_lib.checks.report import REMARK, Finding
 from course_lib.parallel.threads import ThreadComm
 
@@ -346,11 +345,7 @@ def judge_clip_sharded(candidate: Any, progress: Progress) -> list[Finding]:
 
 
 def _judged(candidate: Callable[..., Any], progress: Progress) -> list[Finding]:
-    notes: list[Finding] = []
-    try:
-        findings = CLIP(_through(candidate, notes), progress)
-    except Stopped as stop:
-        findings = [stop.finding]
+    findings, notes = judged(CLIP, candidate, _through, progress)
     findings = [
         replace(finding, what=re.sub(r"`norm`, element \((\d+),\)", r"`norm` on rank \1", finding.what))
         for finding in findings
@@ -361,8 +356,6 @@ def _judged(candidate: Callable[..., Any], progress: Progress) -> list[Finding]:
         notes = [note for note in notes if note.kind != REMARK]
     several = any(note.code == "several-reduces" for note in notes)
     if several and any(finding.code in ("ranks-disagree", "not-joined") for finding in findings):
-        notes, findings = (
-            findings,
-            notes,
-        )  # the cause before what follows from it, where ranks hold unequally many shards
+        # The cause before what follows from it, where ranks hold unequally many shards.
+        findings, notes = notes, findings
     return first_of_each([*findings, *notes])

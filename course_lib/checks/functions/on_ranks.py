@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from course_lib.checks.candidate import Stopped
-from course_lib.checks.functions.common import as_array
+from course_lib.checks.functions.common import Progress, as_array
 from course_lib.checks.report import REMARK, Finding
 from course_lib.parallel.threads import RanksDisagree, ThreadComm, run_threads
 
@@ -145,6 +145,17 @@ def inside(thing: Any, seen: set[int] | None = None) -> Iterator[Any]:
     else:
         yield thing
         yield from inside(getattr(thing, "__dict__", {}), seen)
+
+
+def judged(
+    judge: Callable[..., list[Finding]], candidate: Callable[..., Any], through: Callable[..., Any], progress: Progress
+) -> tuple[list[Finding], list[Finding]]:
+    """What ``judge`` finds about ``through(candidate, notes)``, and the notes that this made beside the numbers."""
+    notes: list[Finding] = []
+    try:
+        return judge(through(candidate, notes), progress), notes
+    except Stopped as stop:
+        return [stop.finding], notes
 
 
 def first_of_each(findings: list[Finding]) -> list[Finding]:

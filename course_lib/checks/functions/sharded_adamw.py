@@ -77,6 +77,17 @@ def drawn_setting(
     )
 
 
+def case_of(ranks: int, shapes: Sequence[tuple[int, ...]], seed: int, **others: Any) -> dict[str, Setting]:
+    """A case of a judge: a setting drawn with ``seed``."""
+    return {"setting": drawn_setting(ranks, shapes, np.random.default_rng(seed), **others)}
+
+
+def drawn_case(rng: np.random.Generator, **others: Any) -> list[dict[str, Setting]]:
+    """A case whose shapes and number of ranks are drawn too, of two steps."""
+    shapes = [tuple(map(int, rng.integers(2, 6, rng.integers(1, 4)))) for _ in range(rng.integers(2, 4))]
+    return [{"setting": drawn_setting(int(rng.integers(2, 5)), shapes, rng, steps=2, **others)}]
+
+
 # ---------------------------------------------------------------------------------------------------- the rule
 
 
@@ -235,8 +246,14 @@ class Seen:
         kept: bytes that its state holds after each step, by storages.
         shown: bytes of the tensors in its state after the last step, by their sizes.
         narrow: tensors in its state of fewer bits than the parameters.
+        shared: whether one tensor stands in its state under two names.
         sent: bytes sent in the last step.
+        calls: the collectives of the last step, with their bytes.
+        most: bytes of gradients and of what it gave to a reduce_scatter, at the call where they were most.
         left: its list of gradients after the last step.
+        rebound: whether ``params``, or the memory behind them, are others than at first.
+        written: whether a gradient was written into.
+        replaced: whether its list of gradients holds other things than before.
     """
 
     values: list[Array] = field(default_factory=list)
@@ -440,5 +457,7 @@ def place_of_difference(got: Array, want: Array) -> Finding | None:
         hint = "What do the ranks tell each other after the update?"
         return Finding("ranks-differ", f"The ranks no longer hold the same parameters. {where}", hint)
     return Finding(
-        "wrong-numbers", where, "Set 1 rank, 1 tensor and 1 element, and work one step by hand. Then 2 ranks."
+        "wrong-numbers",
+        where,
+        "Set 1 rank, 1 tensor and 1 element, and work 2 steps by hand. Then 2 tensors; then 2 ranks.",
     )

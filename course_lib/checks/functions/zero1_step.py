@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from course_lib.checks.candidate import Stopped
 from course_lib.checks.functions.common import Edge, Known, Numeric, Parts, Progress, guarded
-from course_lib.checks.functions.on_ranks import first_of_each
+from course_lib.checks.functions.on_ranks import first_of_each, judged
 from course_lib.checks.functions.sharded_adamw import (
     HALF_MORE,
     REDUCES_ALL,
@@ -26,7 +25,8 @@ from course_lib.checks.functions.sharded_adamw import (
     Unit,
     about_state,
     about_traffic,
-    drawn_setting,
+    case_of,
+    drawn_case,
     drive,
     follow,
     gathered,
@@ -193,7 +193,13 @@ MISTAKES = (
     Known("root-missing", "a division by v, without its root", _EPS,
           _walk(direction=_direction(_m, lambda v, h: _v(v, h) + h.eps))),
     Known("betas-exchanged", "beta1 and beta2 exchanged", "betas = (beta1, beta2): beta1 is m's.",
-          lambda setting: _right(_exchanged(setting))),
+          lambda setting: _right(replace(setting, betas=setting.betas[::-1]))),
+    Known("rate-remembered", "a learning rate that stays what it was in the first step",
+          "lr may change from call to call: it belongs to the call, and not into `state`.",
+          lambda setting: _right(replace(setting, lrs=setting.lrs[:1] * len(setting.lrs)))),
+    Known("gradients-reversed", "gradients laid end to end from the last tensor to the first",
+          "That is the order in which a backward pass makes them; the parameters' row must have the same one.",
+          lambda setting: _right(_gradients_reversed(setting))),
     Known("squares-missing", "a v that averages |g|, or its root", "v averages the square of the gradient.",
           _walk(squares=lambda local, g: np.abs(g))),
     Known("ascends", "steps uphill", "Which sign has the step?",
@@ -207,17 +213,8 @@ MISTAKES = (
 )  # fmt: skip
 
 
-def _exchanged(setting: Setting) -> Setting:
-    return Setting(**{**vars(setting), "betas": setting.betas[::-1]})
-
-
-def _case(ranks: int, shapes: Any, seed: int, **others: Any) -> dict[str, Any]:
-    return {"setting": drawn_setting(ranks, shapes, np.random.default_rng(seed), **others)}
-
-
-def _drawn(rng: np.random.Generator) -> list[dict[str, Any]]:
-    shapes = [tuple(map(int, rng.integers(2, 6, rng.integers(1, 4)))) for _ in range(rng.integers(2, 4))]
-    return [{"setting": drawn_setting(int(rng.integers(2, 5)), shapes, rng, steps=2)}]
+def _gradients_reversed(setting: Setting) -> Setting:
+    return replace(setting, gradients=tuple(tuple(of[::-1] for of in step) for step in setting.gradients))
 
 
 def _few_elements(case: dict[str, Any], got: Parts, want: Parts) -> Finding | None:
@@ -240,16 +237,20 @@ def _float32(case: dict[str, Any], got: Parts, want: Parts) -> Finding | None:
 
 ZERO1 = Numeric(
     _right,
-    [_case(2, SHAPES, 1), _case(3, SHAPES, 2), _case(4, SHAPES, 3, betas=(0.6, 0.95), eps=0.02, weight_decay=0.3)],
+    [
+        case_of(2, SHAPES, 1),
+        case_of(3, SHAPES, 2),
+        case_of(4, SHAPES, 3, betas=(0.6, 0.95), eps=0.02, weight_decay=0.3),
+    ],
     MISTAKES,
     "parameters",
     edges=[
-        Edge(_case(4, [(2,), (1,)], 4), _few_elements),
-        Edge(_case(1, [(3, 2), (2,)], 5)),
-        Edge(_case(2, [(4,), (2, 2)], 6), rounding=1e-9),
-        Edge(_case(3, [(7, 5), (9,)], 7, dtype=torch.float32), _float32, 1e-4),
+        Edge(case_of(4, [(2,), (1,)], 4), _few_elements),
+        Edge(case_of(1, [(3, 2), (2,)], 5)),
+        Edge(case_of(2, [(4,), (2, 2)], 6), rounding=1e-9),
+        Edge(case_of(3, [(7, 5), (9,)], 7, dtype=torch.float32), _float32, 1e-4),
     ],
-    drawn=_drawn,
+    drawn=drawn_case,
     pattern=place_of_difference,
 )
 
@@ -313,16 +314,7 @@ def _through(candidate: Callable[..., Any], notes: list[Finding]) -> Callable[[S
 
 def judge_zero1_step(candidate: Any, progress: Progress) -> list[Finding]:
     """The findings about ``candidate``: steps on 1 to 4 ranks, what each keeps, and what it sends."""
-    return guarded(candidate, lambda: _judged(candidate, progress))
-
-
-def _judged(candidate: Callable[..., Any], progress: Progress) -> list[Finding]:
-    notes: list[Finding] = []
-    try:
-        findings = ZERO1(_through(candidate, notes), progress)
-    except Stopped as stop:
-        findings = [stop.finding]
-    return sorted_out(findings, notes)
+    return guarded(candidate, lambda: sorted_out(*judged(ZERO1, candidate, _through, progress)))
 
 
 def sorted_out(findings: list[Finding], notes: list[Finding]) -> list[Finding]:

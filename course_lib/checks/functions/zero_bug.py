@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from course_lib.checks.candidate import Stopped
 from course_lib.checks.functions.clip_sharded import Clipped
 from course_lib.checks.functions.common import Edge, Known, Numeric, Parts, Progress, guarded
-from course_lib.checks.functions.on_ranks import one_number
+from course_lib.checks.functions.on_ranks import judged, one_number
 from course_lib.checks.functions.sharded_adamw import (
     Array,
     Clip,
@@ -22,7 +21,8 @@ from course_lib.checks.functions.sharded_adamw import (
     Setting,
     about_state,
     about_traffic,
-    drawn_setting,
+    case_of,
+    drawn_case,
     drive,
     follow,
     mean,
@@ -161,14 +161,8 @@ MISTAKES = (
 )  # fmt: skip
 
 
-def _case(ranks: int, shapes: Any, seed: int, **others: Any) -> dict[str, Any]:
-    return {"setting": drawn_setting(ranks, shapes, np.random.default_rng(seed), **others)}
-
-
 def _drawn(rng: np.random.Generator) -> list[dict[str, Any]]:
-    shapes = [tuple(map(int, rng.integers(2, 6, rng.integers(1, 4)))) for _ in range(rng.integers(2, 4))]
-    bound = float(rng.uniform(0.2, 0.6))
-    return [{"setting": drawn_setting(int(rng.integers(2, 5)), shapes, rng, steps=2, max_norm=bound)}]
+    return drawn_case(rng, max_norm=float(rng.uniform(0.2, 0.6)))
 
 
 def _not_a_number(case: dict[str, Any], got: Parts, want: Parts) -> Finding | None:
@@ -182,7 +176,7 @@ def _not_a_number(case: dict[str, Any], got: Parts, want: Parts) -> Finding | No
 
 
 def _with_nan() -> dict[str, Any]:
-    case = _case(3, [(4,), (2, 2)], 15, steps=1)
+    case = case_of(3, [(4,), (2, 2)], 15, steps=1)
     case["setting"].gradients[0][1][0][0] = np.nan
     return case
 
@@ -190,16 +184,16 @@ def _with_nan() -> dict[str, Any]:
 ZERO2 = Numeric(
     _right,
     [
-        _case(2, SHAPES, 11, max_norm=1.3),
-        _case(3, SHAPES, 12, max_norm=0.9),
-        _case(4, SHAPES, 13, max_norm=1.9, eps=0.02),
+        case_of(2, SHAPES, 11, max_norm=1.3),
+        case_of(3, SHAPES, 12, max_norm=0.9),
+        case_of(4, SHAPES, 13, max_norm=1.9, eps=0.02),
     ],
     MISTAKES,
     "the norm",
     ("norm", "parameters"),
     edges=[
-        Edge(_case(1, [(3, 2), (2,)], 14, max_norm=0.2)),
-        Edge(_case(4, [(2,), (3,)], 16, max_norm=0.1)),
+        Edge(case_of(1, [(3, 2), (2,)], 14, max_norm=0.2)),
+        Edge(case_of(4, [(2,), (3,)], 16, max_norm=0.1)),
         Edge(_with_nan(), _not_a_number),
     ],
     drawn=_drawn,
@@ -265,13 +259,4 @@ def _through(candidate: Callable[..., Any], notes: list[Finding]) -> Callable[[S
 
 def judge_zero_bug(candidate: Any, progress: Progress) -> list[Finding]:
     """The findings about ``candidate``: clipped steps on 1 to 4 ranks, what each keeps, and what it sends."""
-    return guarded(candidate, lambda: _judged(candidate, progress))
-
-
-def _judged(candidate: Callable[..., Any], progress: Progress) -> list[Finding]:
-    notes: list[Finding] = []
-    try:
-        findings = ZERO2(_through(candidate, notes), progress)
-    except Stopped as stop:
-        findings = [stop.finding]
-    return sorted_out(findings, notes)
+    return guarded(candidate, lambda: sorted_out(*judged(ZERO2, candidate, _through, progress)))

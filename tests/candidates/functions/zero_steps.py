@@ -594,6 +594,20 @@ def _with_optimizer(params, grads, state, comm, lr, betas, eps, weight_decay):
             start += p.numel()
 
 
+def _first_rate(params, grads, state, comm, lr, *rest):
+    """The rate is kept beside the moments, as a group of torch.optim keeps it."""
+    rate = state.pop("lr", lr)
+    _zero1()(params, grads, state, comm, rate, *rest)
+    state["lr"] = rate
+
+
+def _backward_order(params, grads, *rest):
+    """The gradients' row is built as a backward pass makes them."""
+    row = torch.cat([g.flatten() for g in reversed(grads)])
+    parts = row.split([p.numel() for p in params])
+    _zero1()(params, [x.view_as(p) for p, x in zip(params, parts)], *rest)
+
+
 def _l2(params, grads, state, comm, lr, betas, eps, weight_decay):
     grads = [g + weight_decay * p.detach() for p, g in zip(params, grads)]
     return _zero1()(params, grads, state, comm, lr, betas, eps, 0.0)
@@ -815,6 +829,8 @@ _ZERO1 = {
         _zero1(direction=lambda self, m, v, b1, b2, t, eps: -_Zero1.direction(self, m, v, b1, b2, t, eps)),
         "ascends",
     ),
+    "first rate": (_first_rate, "rate-remembered"),
+    "backward order": (_backward_order, "gradients-reversed"),
     "betas exchanged": (
         lambda p, g, s, c, lr, betas, eps, decay: _zero1()(p, g, s, c, lr, betas[::-1], eps, decay),
         "betas-exchanged",
