@@ -31,12 +31,26 @@ def whole(name: str, value: Any, low: int, high: int, unit: str = "") -> int:
         ValueError: it is no number, NaN, not whole, or outside; the message says what is allowed.
     """
     words = f"Allowed: a whole number from {short(low)} to {short(high)}{unit and ' ' + unit}."
-    number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or value != int(value):
+    if not _is_number(value) or value != int(value):
         raise ValueError(f"Invalid {name}: {value!r}. {words}")
     if not low <= value <= high:
         raise ValueError(f"Invalid {name}: {short(int(value))}. {words}")
     return int(value)
+
+
+def real(name: str, value: Any, above: bool = False) -> float:
+    """``value`` if it is a finite number >= 0, or with ``above`` > 0.
+
+    Raises:
+        ValueError: it is not; the message says what is allowed.
+    """
+    if not _is_number(value) or value < 0 or (above and value == 0):
+        raise ValueError(f"Invalid {name}: {value!r}. Allowed: a finite number {'>' if above else '>='} 0.")
+    return float(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def short(number: int) -> str:

@@ -9,25 +9,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from numbers import Real
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from course_lib.memory.arguments import choice, whole
+from course_lib.memory.arguments import choice, real, whole
 
 ALGORITHMS = ("ring", "tree", "doubling", "halving")
 MOST_RANKS = 10**6
-
-
-def real(name: str, value: Any, above: bool = False) -> float:
-    """``value`` if it is a finite number >= 0, or with ``above`` > 0.
-
-    Raises:
-        ValueError: it is not; the message says what is allowed.
-    """
-    number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or value < 0 or (above and value == 0):
-        raise ValueError(f"Invalid {name}: {value!r}. Allowed: a finite number {'>' if above else '>='} 0.")
-    return float(value)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from course_lib.memory.arguments import whole
-from course_lib.parallel.alpha_beta import Cost, Link, all_gather, all_reduce, real, reduce_scatter
+from course_lib.memory.arguments import real, whole
+from course_lib.parallel.alpha_beta import Cost, Link, all_gather, all_reduce, reduce_scatter
 
 COMPUTE, NETWORK = "compute", "network"
 

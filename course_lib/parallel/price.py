@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from course_lib.memory.arguments import whole
+from course_lib.memory.arguments import real, whole
 from course_lib.parallel.alpha_beta import (
     ALGORITHMS,
     CLUSTERS,
@@ -22,7 +22,6 @@ from course_lib.parallel.alpha_beta import (
     all_gather,
     all_reduce,
     broadcast,
-    real,
     reduce_scatter,
 )
 from course_lib.parallel.overlap import Event, Step, summary, timeline

@@ -78,9 +78,8 @@ def _theirs(name: str, **settings: Any) -> Callable[..., Any]:
     def make(model: nn.Module, comm: Comm, key: str, precision: str, hyper: dict[str, Any]) -> Any:
         from course_lib.parallel import production
 
-        if name in ("FSDP2", "DeepSpeedEngine"):
-            settings["precision"] = precision
-        return getattr(production, name)(model, comm, REGISTRY[key].production, **settings, **hyper)
+        own = {"precision": precision} if name in ("FSDP2", "DeepSpeedEngine") else {}
+        return getattr(production, name)(model, comm, REGISTRY[key].production, **settings, **own, **hyper)
 
     return make
 
