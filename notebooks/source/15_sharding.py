@@ -448,7 +448,7 @@ for billions in (7, 13, 70, 405):
 # - Both make one replica out of many GPUs. The compute of a GPU stays what it was; its data-parallel traffic is that
 #   of its own $P/(\text{tensor} \times \text{pipeline})$ parameters. Llama 3 405B ran on 16,384 GPUs as 8 x 16 x 128:
 #   tensor, pipeline, and 128 data-parallel ranks with sharded states (Grattafiori et al. 2024, section 3.3), so each
-#   GPU's share of that traffic was 1/128.
+#   GPU had the data-parallel traffic of $P/(8 \times 16)$ parameters.
 #
 # ## 6. Turn the knobs
 #
