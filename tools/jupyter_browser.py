@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Locator, Page, sync_playwright
+from playwright.sync_api import Locator, Page, expect, sync_playwright
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
@@ -237,6 +237,7 @@ def page_of(address: str, chromium: str, width: int = 1400, height: int = 900) -
         try:
             page = browser.new_page(viewport={"width": width, "height": height})
             page.set_default_timeout(SECONDS * 1000)
+            expect.set_options(timeout=SECONDS * 1000)  # it has a limit of its own, of 5 s
             yield Lab(page, address)
         finally:
             browser.close()
