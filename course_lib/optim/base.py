@@ -60,6 +60,16 @@ class ScratchOptimizer(torch.optim.Optimizer):
         """
         raise NotImplementedError(f"{type(self).__name__} does not define its update rule")
 
+    def update_all(self, entries: list[tuple[Tensor, Tensor, dict[str, Any]]], group: dict[str, Any]) -> None:
+        """Apply one step to all parameters of a group; one after another, unless a subclass has a kernel for many.
+
+        Args:
+            entries: parameter, gradient as it is (``maximize`` not applied) and state of each that has a gradient.
+            group: the hyper-parameters.
+        """
+        for param, grad, state in entries:
+            self.update(param, -grad if group["maximize"] else grad, state, group)
+
     def require_ready(self) -> None:
         """Raise RuntimeError if no step may be taken now; always ready, unless a subclass says otherwise."""
 
@@ -77,25 +87,29 @@ class ScratchOptimizer(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for param in group["params"]:
-                if param.grad is None:
-                    continue
-                sparse = param.grad.layout is not torch.strided
-                if sparse or param.grad.is_complex():
-                    kind = "sparse" if sparse else "complex"
-                    raise RuntimeError(
-                        f"{type(self).__name__} does not support {kind} gradients "
-                        f"(parameter of shape {tuple(param.shape)}); use a dense real gradient."
-                    )
+            with_grad = [param for param in group["params"] if param.grad is not None]
+            for param in with_grad:
+                self._require_dense_real(param)
+            entries = []
+            for param in with_grad:
                 state = self.state[param]
                 if not state:
                     state.update(self.init_state(param, group))
                 # A state dict of torch.optim brings the count as a float32 tensor, in which
                 # 1 - beta**t would lose digits; SGD's brings none.
                 state["step"] = int(state.get("step", 0)) + 1
-                grad = -param.grad if group["maximize"] else param.grad
-                self.update(param, grad, state, group)
+                entries.append((param, param.grad, state))
+            self.update_all(entries, group)
         return loss
+
+    def _require_dense_real(self, param: Tensor) -> None:
+        sparse = param.grad.layout is not torch.strided
+        if sparse or param.grad.is_complex():
+            kind = "sparse" if sparse else "complex"
+            raise RuntimeError(
+                f"{type(self).__name__} does not support {kind} gradients "
+                f"(parameter of shape {tuple(param.shape)}); use a dense real gradient."
+            )
 
 
 def require(
