@@ -42,7 +42,7 @@ def required(name: str, extras: frozenset[str], seen: set[tuple[str, str]]) -> I
         for text in importlib.metadata.requires(name) or []:
             requirement = Requirement(text)
             below = canonicalize_name(requirement.name)
-            if applies(requirement, extra) and not PRESCRIBED_BY_TORCH.match(below):
+            if applies(requirement, extra) and not (name == "torch" and PRESCRIBED_BY_TORCH.match(below)):
                 yield below
                 yield from required(below, frozenset(requirement.extras), seen)
 

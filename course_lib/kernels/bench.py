@@ -3,28 +3,54 @@
 from __future__ import annotations
 
 import inspect
+import math
 import platform
+import re
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
 
-def step_times(
+@dataclass(frozen=True)
+class Spread:
+    """Numbers measured one a round: seconds, or ratios of them.
+
+    Attributes:
+        values: in the order of the rounds.
+    """
+
+    values: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """The middle one: it leaves out the rare call that was interrupted."""
+        return statistics.median(self.values)
+
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        """Between them lies the middle half of the values; with one value both are it."""
+        low, high = np.quantile(self.values, (0.25, 0.75))
+        return float(low), float(high)
+
+
+def measure(
     variants: Mapping[str, Callable[[], object]],
     repeats: int = 30,
     warmup: int = 5,
     device: torch.device | str | None = None,
-) -> dict[str, float]:
-    """Median time of one call of each variant, in seconds.
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Spread]:
+    """Time of one call of each variant, in seconds, one value a round.
 
     First ``warmup`` rounds that are not counted (allocation of state, kernel compilation, caches), then
     ``repeats`` rounds. A round calls every variant once, so that a processor that heats up or is shared
     slows all of them alike; the order rotates from round to round, so that none always runs
-    after the same neighbour. The median leaves out the rare call that was interrupted.
+    after the same neighbour.
 
     On CUDA each call is timed between two events on an idle device, which counts the launches as well
     as the kernels; elsewhere by the wall clock, after the device has finished.
@@ -34,6 +60,7 @@ def step_times(
         repeats: rounds counted, >= 1.
         warmup: rounds not counted, >= 0.
         device: where the work runs; by default CUDA if there is one, which is right for work on the processor too.
+        progress: called after each round with the rounds done, and all rounds.
 
     Raises:
         ValueError: no variants, or a count out of range.
@@ -51,7 +78,33 @@ def step_times(
             elapsed = _time_once(variants[name], device)
             if turn >= warmup:
                 seconds[name].append(elapsed)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+        if progress is not None:
+            progress(turn + 1, warmup + repeats)
+    return {name: Spread(tuple(values)) for name, values in seconds.items()}
+
+
+def step_times(
+    variants: Mapping[str, Callable[[], object]],
+    repeats: int = 30,
+    warmup: int = 5,
+    device: torch.device | str | None = None,
+) -> dict[str, float]:
+    """Median time of one call of each variant, in seconds; arguments and errors are :func:`measure`'s."""
+    return {name: spread.median for name, spread in measure(variants, repeats, warmup, device).items()}
+
+
+def ratios(measured: Mapping[str, Spread], base: str) -> dict[str, Spread]:
+    """How many times ``base``'s time each variant took, round by round: what slowed both of a pair cancels.
+
+    Raises:
+        ValueError: ``base`` is not among the names.
+    """
+    if base not in measured:
+        raise ValueError(f"Invalid base: {base!r}. Allowed: {', '.join(map(repr, measured))}.")
+    return {
+        name: Spread(tuple(a / b for a, b in zip(spread.values, measured[base].values, strict=True)))
+        for name, spread in measured.items()
+    }
 
 
 def step_variants(
@@ -88,7 +141,41 @@ def step_variants(
         ways["fused"] = lambda params: optimizer_class(params, **hyper, fused=True)
     if own is not None:
         ways["from scratch"] = lambda params: own(params, **hyper)
-    return {name: make(_parameters(shapes, device)).step for name, make in ways.items()}
+    return {name: make(parameters(shapes, device)).step for name, make in ways.items()}
+
+
+def parameters(
+    shapes: Iterable[tuple[int, ...]], device: torch.device | str, dtype: torch.dtype = torch.float32
+) -> list[torch.nn.Parameter]:
+    """Parameters with gradients, one per shape, standard normal: drawn with NumPy, so the same everywhere.
+
+    Of numbers there are 2^20, over and over, from another place on for each tensor: to draw billions takes minutes.
+    """
+    rng = np.random.default_rng(0)
+    pools = [torch.from_numpy(rng.standard_normal(2**20, dtype=np.float32)).to(device, dtype) for _ in range(2)]
+    made = []
+    for shape in shapes:
+        count = math.prod(shape)
+        start = len(made) * 7919 % max(1, 2**20 - count)  # a prime, so that places come back late
+        value, grad = (
+            (pool if count < 2**20 else pool.repeat(-(-count // 2**20)))[start : start + count].reshape(shape).clone()
+            for pool in pools
+        )
+        made.append(torch.nn.Parameter(value))
+        made[-1].grad = grad
+    return made
+
+
+def cache_bytes(device: torch.device | str) -> int:
+    """Bytes of the device's last cache; where it cannot be read, 64 MiB, as much as most have."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).L2_cache_size
+    found = []
+    for size in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+        number, unit = re.fullmatch(r"(\d+)([KMG]?)", size.read_text().strip()).groups()
+        found.append(int(number) << {"": 0, "K": 10, "M": 20, "G": 30}[unit])
+    return max(found, default=64 * 2**20)
 
 
 def ratio_table(times: Mapping[str, float], base: str) -> str:
@@ -146,16 +233,6 @@ def _time_once(function: Callable[[], object], device: torch.device) -> float:
     function()
     synchronize()
     return time.perf_counter() - start
-
-
-def _parameters(shapes: list[tuple[int, ...]], device: torch.device) -> list[torch.nn.Parameter]:
-    rng = np.random.default_rng(0)
-    parameters = []
-    for shape in shapes:
-        value, grad = (torch.from_numpy(rng.standard_normal(shape, dtype=np.float32)).to(device) for _ in range(2))
-        parameters.append(torch.nn.Parameter(value))
-        parameters[-1].grad = grad
-    return parameters
 
 
 def _processor() -> str:

@@ -5,35 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from course_lib.kernels import traffic
 from course_lib.questions.evidence._feed import ADAMW, both_versions, normal
 from course_lib.questions.runs import Curves, Panel
-
-
-class _Traffic(TorchDispatchMode):
-    """Counts operations on tensors of more than one element, and the elements that each reads and writes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls = self.elements = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        def tensors(values) -> list[torch.Tensor]:
-            found = {id(t): t for t in tree_leaves(values) if torch.is_tensor(t) and t.numel() > 1}
-            return list(found.values())
-
-        read = tensors((args, kwargs))
-        before = [t.clone() for t in read]
-        out = func(*args, **(kwargs or {}))
-        if read:
-            known = {id(t) for t in read}
-            written = [t for t, old in zip(read, before, strict=True) if not torch.equal(t, old)]
-            written += [t for t in tensors(out) if id(t) not in known]
-            self.calls += 1
-            self.elements += sum(t.numel() for t in read) + sum(t.numel() for t in written)
-        return out
 
 
 def _adamw_traffic(tensors: int, **implementation: bool) -> tuple[int, float]:
@@ -44,9 +19,8 @@ def _adamw_traffic(tensors: int, **implementation: bool) -> tuple[int, float]:
         weight.grad = torch.randn(64, generator=generator)
     stepper = ADAMW(weights, lr=0.1, weight_decay=0.1, **implementation)
     stepper.step()
-    with _Traffic() as traffic:
-        stepper.step()
-    return traffic.calls, 4 * traffic.elements / (64 * tensors)
+    counted = traffic.count(stepper.step)
+    return counted.calls, counted.moved / (64 * tensors)
 
 
 def step_milliseconds(parameters: float = 7e9, bandwidth: float = 3.35) -> float:
