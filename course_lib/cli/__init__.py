@@ -32,7 +32,7 @@ from course_lib import carry, journal
 from course_lib import progress as learner
 from course_lib.checks import hint as print_hint
 from course_lib.checks.exercises import EXERCISES
-from course_lib.cli import bank, compare, export, launch, memory, practice
+from course_lib.cli import bank, bench, compare, export, launch, memory, practice
 from course_lib.journal import exchange
 from course_lib.run_answers import NOT_YET, PASSED, UNTOUCHED, BadInput, Outcome, Source, judge, read
 
@@ -211,6 +211,7 @@ def progress(
 
 app.command()(memory.memory)
 app.command()(compare.compare)
+app.command()(bench.bench)
 app.command(cls=launch.ScriptLast, options_metavar=launch.ARGUMENTS, context_settings=launch.SETTINGS)(launch.launch)
 app.command()(bank.questions)
 app.command()(practice.quiz)
@@ -320,6 +321,11 @@ def _print_table(outcomes: list[Outcome]) -> None:
 
 def main() -> None:
     """Entry point of the `course` command."""
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # else what is meant for it would go to stdout
+    if sys.stdout is None:
+        print("stdout is closed, so nothing could be shown. Send it to a file, or to /dev/null.", file=sys.stderr)
+        sys.exit(BAD_INPUT)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # a terminal that lacks a character shows a question mark for it
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that what runs is stopped as well
