@@ -45,6 +45,9 @@ widgets.explore_schedule()
 
 # %% tags=["state"]
 widgets.explore_small_state()
+
+# %% tags=["step"]
+widgets.explore_step_time()
 """
 
 
@@ -205,6 +208,7 @@ def test_a_learner_turns_the_other_knobs(address, tmp_path):
             "rare": [("exponent", "Home"), ("tokens", "End")],
             "schedule": [("floor", "End"), ("weight_decay", "Home")],
             "state": [("spread (decades)", "End"), ("block", "End")],
+            "step": [("elements of each", "End"), ("µs per launch", "Home")],
         }.items():
             cell = running(lab, tag)
             for name, key in turns:

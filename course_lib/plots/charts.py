@@ -173,7 +173,7 @@ def bars(
     ax.margins(y=0.12)
     if logy:
         ax.set_yscale("log")
-        _log_ticks(ax.yaxis, *ax.get_ylim())
+        log_ticks(ax.yaxis, *ax.get_ylim())
     else:
         ax.yaxis.set_major_locator(MaxNLocator(6, steps=STEPS))
         if ax.get_ylim()[0] < 0:
@@ -238,7 +238,7 @@ def _lines_on(
     ax.set_ylabel(ylabel, fontsize=TEXT_PT, color=INK)
     for axis, log, limits in ((ax.xaxis, logx, ax.get_xlim()), (ax.yaxis, logy, ax.get_ylim())):
         if log:
-            _log_ticks(axis, *limits)
+            log_ticks(axis, *limits)
         else:
             axis.set_major_locator(MaxNLocator(8 if axis is ax.xaxis else 6, steps=STEPS))
             axis.get_major_formatter().set_useOffset(False)
@@ -288,7 +288,7 @@ def _marked(x: np.ndarray, logx: bool, shift: float) -> list[int]:
     return sorted({int(np.nanargmin(np.abs(across - low - (high - low) * (k + shift) / 8))) for k in range(8)})
 
 
-def _log_ticks(axis: Axis, low: float, high: float) -> None:
+def log_ticks(axis: Axis, low: float, high: float) -> None:
     """Whole decades where there are at least two of them, 1-2-5 steps where there are fewer; plain numbers near 1."""
     decades = math.log10(high) - math.log10(low)
     plain = FuncFormatter(lambda value, _: f"{value:.10g}")

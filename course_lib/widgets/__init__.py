@@ -12,6 +12,7 @@ from course_lib.widgets.rare_tokens import explore_rare_tokens
 from course_lib.widgets.schedule import explore_schedule
 from course_lib.widgets.sharding import explore_sharding
 from course_lib.widgets.small_state import explore_small_state
+from course_lib.widgets.step_time import explore_step_time
 from course_lib.widgets.trial import guess, scorecard, trial
 from course_lib.widgets.valley import explore_valley
 
@@ -26,6 +27,7 @@ __all__ = [
     "explore_schedule",
     "explore_sharding",
     "explore_small_state",
+    "explore_step_time",
     "explore_valley",
     "guess",
     "interview",
