@@ -400,7 +400,7 @@ def test_tensors_in_a_buffer_do_not_overlap_and_begin_at_multiples(sizes, align)
 
 @pytest.mark.parametrize("numel", [0, 1, 1000, 2**19, 3 * 2**19 + 5])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_buffer_is_zero_writable_and_aligned(numel, dtype):
+def test_buffers_are_zero_writable_and_aligned(numel, dtype):
     first, second = buffers.zeros(numel, 2, dtype)
     for buffer in (first, second):
         assert buffer.shape == (numel,) and buffer.dtype == dtype and not buffer.any()
@@ -409,6 +409,12 @@ def test_a_buffer_is_zero_writable_and_aligned(numel, dtype):
     assert first.sum(dtype=torch.float64) == numel and not second.any()
     del first
     assert not second.any()
+
+
+def test_large_buffers_are_no_power_of_two_apart():
+    starts = [buffer.data_ptr() for buffer in buffers.zeros(2**20, 4)]
+    if starts[1] - starts[0] == 2**22 + buffers.GAP:  # on huge pages; elsewhere the allocator decides
+        assert len({start % 2**16 // buffers.LINE for start in starts}) == 4
 
 
 @pytest.mark.parametrize(("tensor", "viewable"), [

@@ -151,7 +151,8 @@ class FlatAdamW(CompiledAdamW):
         compile: False runs the same lines over the same buffers as they are.
         watch: look before each step whether everything is where it was; with a thousand tensors that takes longer than
             the kernel. False trusts that between :meth:`zero_grad`, which looks, and :meth:`step` nobody exchanges
-            memory, gradients, groups or state. A plain training loop does not.
+            memory, gradients, groups or state, and that no backward pass follows through a graph from before the step,
+            which autograd could not refuse. A plain training loop does none of it.
 
     Raises:
         ValueError: amsgrad is asked for, parameters share memory with one another or with other processes, or one has
@@ -203,6 +204,8 @@ class FlatAdamW(CompiledAdamW):
                     bucket.step_all(rule, group)
                 else:
                     bucket.step(rule, group, self._require_dense_real)
+                    # What changed are the buffers, of which autograd knows nothing.
+                    increment_version([param for param in bucket.params if param.grad is not None])
         return loss
 
     @torch.no_grad()
@@ -296,8 +299,6 @@ class _Bucket:
         if tensors[0].numel():
             rule(*tensors, numbers_of(group, step, self.param.dtype))
         self.steps[which] = step
-        # The buffers are not what autograd has seen of the parameters.
-        increment_version(self.params if isinstance(which, slice) else [self.params[i] for i in which])
 
     def _together(self) -> bool:
         return bool((self.steps == self.steps[0]).all())
