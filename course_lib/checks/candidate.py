@@ -80,6 +80,9 @@ def describe(error: BaseException, doing: str) -> Finding:
             "Not every parameter is contiguous: `view(-1)` fails where `reshape` copies. Work on the tensor as it is.",
         )
     if "unexpected keyword argument" in message or "positional argument" in message:
+        if where:  # raised in the candidate's body, not by its call
+            hint = "The call on that line does not fit what it calls: compare its arguments, their names and order."
+            return Finding("raises", what, hint)
         return Finding(
             "signature",
             what,

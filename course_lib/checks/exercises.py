@@ -585,7 +585,67 @@ _ALL = (
             "of the embedding explain.",
             "3% is the share of unused embedding rows. Go down the column until it is clearly more.",
         ),
-    ),    Exercise(
+    ),
+    Exercise(
+        "step_bytes", "The bytes that a step moves", "12_production_kernels", "step_bytes", "function",
+        (
+            "Which tensors must a step have read before it can write the new weight, and which of them does it change?",
+            "What changes is read and written, the gradient is read. If there is a master copy, the weight is updated there: what becomes of "
+            "the low-precision one?",
+            "Per parameter: grad, twice the sum of states, and twice param; with a master copy once param and twice master. Times n.",
+        ),
+    ),
+    Exercise(
+        "pack", "One buffer for all tensors", "12_production_kernels", "pack", "function",
+        (
+            "Where does a tensor of 5 elements end that begins at 0, and where may the next one begin, if align is 4? And if it has 8 elements?",
+            "Go through the sizes with one running number, where the next tensor may begin. Each tensor adds its size, rounded up. What is the "
+            "number at the end?",
+            "`end = 0`; for each size: append `end` to the offsets, then `end` grows by the size, rounded up. `(x + k - 1) // k` is x / k, rounded up.",
+        ),
+    ),
+    Exercise(
+        "adamw_kernel", "A fused AdamW kernel", "12_production_kernels", "adamw_kernel", "function",
+        (
+            "Program k works on one block of elements. Which ones, as an expression of k, BLOCK and the lanes 0 to BLOCK - 1? Which lanes of the last "
+            "block must stay away?",
+            "Four loads at the top and three stores at the end, all with the same offsets and mask; between them AdamW as in a formula, on blocks: "
+            "m and v first, then p with the new ones. Which names do you give the new m and v, which are stored without correction?",
+            "`offsets = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)`, `mask = offsets < n`; `p = tl.load(p_ptr + offsets, mask=mask)`, and g, m, v; "
+            "`m = beta1 * m + (1 - beta1) * g`, v with g * g; the fraction as in the formula, with `tl.sqrt`; p less both terms; "
+            "`tl.store(p_ptr + offsets, p, mask=mask)`, then m and v.",
+        ),
+    ),
+    Exercise(
+        "momentum_kernel_bug", "Two faults in a momentum kernel", "12_production_kernels", "repaired_momentum_step", "function",
+        (
+            "Go through two steps on 5 elements in blocks of 4 by hand, and write down each number that is read and each that is written. "
+            "Which of the arrays' numbers has somebody else written in between?",
+            "Reading an element twice is harmless, updating it in place twice is not: let the last block stay where it is, and keep its lanes beyond the "
+            "end away. `ravel` returns a view where it can: what belongs to the caller must be copied.",
+            "Let program k begin at element k * BLOCK without `tl.minimum`, and give each of the loads and stores the mask of the lanes below n. "
+            "In the step one line changes: `np.shares_memory(state['buffer'], grad)` is to be False after the first step, whatever the layout.",
+        ),
+    ),
+    Exercise(
+        "regime", "Read a profile", "12_production_kernels", "regime", "function",
+        (
+            "For how long does the device do nothing? And if it works all the time: how long would the bytes alone take, how long the operations alone?",
+            "Three sums (durations, bytes, operations) and a span decide. In which unit is each of them? First the idle time, then the larger of "
+            "the two limits against the busy time.",
+            "span = last start + last duration - first start; idle = span - busy. idle > span / 2: launch-bound. memory = bytes / bandwidth, compute = flops / "
+            "peak, both sums in seconds: hold the larger against half of busy, in seconds too; else its name, memory-bound in a tie.",
+        ),
+    ),
+    Exercise(
+        "crossing_elements", "Where launches and bandwidth cost the same", "12_production_kernels", "elements", "number",
+        (
+            "How many bytes does a fused AdamW move for each element?",
+            "7 numbers of float32: p, g, m and v are read; p, m and v are written. A launch takes 5e-6 s; how many bytes does memory move in that time?",
+            "n * 28 / 3.35e12 = 5e-6: solve for n.",
+        ),
+    ),
+    Exercise(
         "lion", "Lion, guided", "13_small_state", "Lion", "optimizer",
         (
             "Two averages of the gradients are needed. Which of them decides the direction, which is remembered, and which beta belongs to which?",

@@ -309,6 +309,17 @@ def close(got: np.ndarray, want: np.ndarray, rounding: float = ROUNDING) -> bool
     return got.shape == want.shape and bool(_near(got, want, rounding).all())
 
 
+def first_difference(
+    cases: Sequence[Any], results: Sequence[Parts], expected: Sequence[Parts], i: int
+) -> tuple[Any, Any, Any]:
+    """The first case in which part ``i`` of the result is another than expected: the case, and both parts."""
+    return next(
+        (case, got[i], want[i])
+        for case, got, want in zip(cases, results, expected, strict=True)
+        if not close(got[i], want[i])
+    )
+
+
 def _near(got: np.ndarray, want: np.ndarray, rounding: float = ROUNDING) -> np.ndarray:
     size = np.max(np.abs(want), initial=0.0, where=np.isfinite(want)) or 1.0
     return np.isclose(got, want, rtol=RIGHT, atol=rounding * size, equal_nan=True)
@@ -360,6 +371,8 @@ def _written(arguments: dict[str, Any], case: dict[str, Any]) -> list[Finding]:
 def _untouched(now: Any, before: Any) -> bool:
     if isinstance(before, list):
         return len(now) == len(before) and all(map(_untouched, now, before))
+    if isinstance(before, (bool, int, float, str)):
+        return type(now) is type(before) and (now == before or now != now)
     return not isinstance(before, np.ndarray) or np.array_equal(np.asarray(now), before, equal_nan=True)
 
 

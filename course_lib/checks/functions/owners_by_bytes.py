@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from course_lib.checks.candidate import Stopped, watched
-from course_lib.checks.functions.common import Edge, Known, Numeric, Parts, Progress, close, guarded, said
+from course_lib.checks.functions.common import Edge, Known, Numeric, Parts, Progress, first_difference, guarded, said
 from course_lib.checks.report import Finding
 
 Owners = list[int]  # the rank of each tensor
@@ -188,11 +188,7 @@ class _ByTensor(Numeric):
     def _unnamed(
         self, cases: Any, results: list[Parts], expected: list[Parts], i: int, rounding: float = 0.0
     ) -> Finding:
-        case, got, want = next(
-            (case, got[i], want[i])
-            for case, got, want in zip(cases, results, expected, strict=True)
-            if not close(got[i], want[i])
-        )
+        case, got, want = first_difference(cases, results, expected, i)
         sizes, loads = case["sizes"], [0] * case["ranks"]
         for tensor in _by_size(sizes):
             owner = int(want[tensor])

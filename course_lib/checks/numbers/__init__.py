@@ -12,6 +12,7 @@ from course_lib.checks.numbers import (
     adaptive_rates,
     beyond_adam,
     gradient_descent,
+    kernels,
     large_batch,
     memory,
     mixed_precision,
@@ -39,6 +40,7 @@ ANSWERS: dict[str, Answer] = {
     **large_batch.ANSWERS,
     **memory.ANSWERS,
     **mixed_precision.ANSWERS,
+    **kernels.ANSWERS,
     **beyond_adam.ANSWERS,
     **sharding.ANSWERS,
 }
