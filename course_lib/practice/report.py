@@ -24,7 +24,7 @@ NOTEBOOKS = {
     "adam": "04_adam", "adamw": "05_adamw", "why_adam": "06_why_adam", "schedules": "07_schedules",
     "stability": "08_stability", "large_batch": "09_large_batch", "memory": "10_memory_accounting",
     "mixed_precision": "11_mixed_precision", "numerics": "11_mixed_precision", "accumulation": "08_stability",
-    "sharding": "15_sharding", "communication": "15_sharding", "kernels": "05_adamw",
+    "sharding": "15_sharding", "communication": "15_sharding", "kernels": "12_production_kernels",
     "small_state": "13_small_state", "beyond_adam": "14_beyond_adam", "scaling": "09_large_batch",
     "averaging": "08_stability", "fine-tuning": "07_schedules", "benchmarking": "14_beyond_adam",
 }

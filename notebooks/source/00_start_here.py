@@ -325,7 +325,7 @@ hint("adam_state_bytes")
 # | 09 | [large_batch](09_large_batch.ipynb) | how does the rate scale with the batch, and how far? | ready |
 # | 10 | [memory_accounting](10_memory_accounting.ipynb) | where do 16 bytes per parameter go? | ready |
 # | 11 | [mixed_precision](11_mixed_precision.ipynb) | what do fp16 and bf16 break? | ready |
-# | 12 | production_kernels | what makes a fused step fast? | coming |
+# | 12 | [production_kernels](12_production_kernels.ipynb) | what makes a fused step fast? | ready |
 # | 13 | [small_state](13_small_state.ipynb) | what does AdamW lose when its state shrinks? | ready |
 # | 14 | [beyond_adam](14_beyond_adam.ipynb) | Lion, Sophia, SOAP, Muon: what beats a tuned AdamW? | ready |
 # | 15 | [sharding](15_sharding.ipynb) | what do ZeRO 1, 2 and 3 shard, and what does each send? | ready |
@@ -369,12 +369,12 @@ hint("adam_state_bytes")
 # | 4-5 | 04_adam: sections 1 to 4 with a pen, the rest, its exercises, guided |
 # | 6 | 05_adamw, its exercises |
 # | 7 | 06_why_adam: predict each experiment before you run it; its exercises |
-# | 8 | 07_schedules, its exercises |
+# | 8 | 07_schedules, its exercises; 09_large_batch |
 # | 9 | 08_stability, its exercises; the decision tree from memory |
 # | 10 | 10_memory_accounting with a pen, its exercises |
 # | 11 | 11_mixed_precision, its exercises |
 # | 12 | 15_sharding, its exercises up to `zero1_step` |
-# | 13 | 09_large_batch; 13_small_state and 14_beyond_adam, with Lion and Newton-Schulz from their exercises |
+# | 13 | 12_production_kernels, with `adamw_kernel`; 13_small_state and 14_beyond_adam, with Lion and Newton-Schulz |
 # | 14 | Adam and AdamW from a blank page, against the clock; 18_folklore_on_trial; a mock interview of 45 minutes from 19_mock_interview; then the question below |
 #
 # From day 2 on, begin with ten minutes of `course quiz --areas` and the areas you have read. A mock interview at level 1 on
