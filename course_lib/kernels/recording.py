@@ -39,7 +39,7 @@ STATE = {"bitsandbytes-8bit": "adamw8bit", "torchao-8bit": "adamw8bit", "torchao
 """Whose state ways with small state keep, by keys of ``course_lib.memory.states.STATES``. The formats' blocks differ
 a little, by less than 1% of what a step moves."""
 
-CPU_MEMORY = 12 * 10**9
+CPU_MEMORY = 16 * 10**9
 """Bytes that ways measured together take at most on a CPU, whose memory all else needs too."""
 
 MOST_COMPILED = 2
