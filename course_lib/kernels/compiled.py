@@ -185,18 +185,7 @@ class FlatAdamW(CompiledAdamW):
             for bucket in self._buckets_of(group):
                 bucket.zero_grad(set_to_none)
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update every parameter that has a gradient; return what ``closure`` returned, else None.
-
-        Raises:
-            RuntimeError: a gradient is sparse or complex, or nothing can be compiled here.
-        """
-        self.require_ready()
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def update_groups(self) -> None:
         for group in self.param_groups:
             for bucket in self._buckets_of(group, look=self._watch):
                 rule = compiled_rule(bucket.param.device.type) if self._compile else adamw_rule
@@ -206,7 +195,6 @@ class FlatAdamW(CompiledAdamW):
                     bucket.step(rule, group, self._require_dense_real)
                     # What changed are the buffers, of which autograd knows nothing.
                     increment_version([param for param in bucket.params if param.grad is not None])
-        return loss
 
     @torch.no_grad()
     def _buckets_of(self, group: dict[str, Any], look: bool = True) -> list[_Bucket]:

@@ -325,7 +325,8 @@ class TritonWalk(ScratchOptimizer):
         self._asked = grad_factor
         # Not super().step: torch puts its hooks around the step of each class that was ever constructed, so those
         # of a plain AdamW would run a second time.
-        ScratchOptimizer.step(self)
+        self.require_ready()
+        self.update_groups()
         return loss
 
     def require_ready(self) -> None:

@@ -86,6 +86,11 @@ class ScratchOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self.update_groups()
+        return loss
+
+    def update_groups(self) -> None:
+        """Apply one step to all groups; gradients are there, and autograd is off."""
         for group in self.param_groups:
             with_grad = [param for param in group["params"] if param.grad is not None]
             for param in with_grad:
@@ -100,7 +105,6 @@ class ScratchOptimizer(torch.optim.Optimizer):
                 state["step"] = int(state.get("step", 0)) + 1
                 entries.append((param, param.grad, state))
             self.update_all(entries, group)
-        return loss
 
     def _require_dense_real(self, param: Tensor) -> None:
         sparse = param.grad.layout is not torch.strided

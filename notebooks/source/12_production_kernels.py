@@ -62,8 +62,8 @@ plots.show(plots.trace({way: profile.rows for way, profile in seen.items()},
 assert len(seen["naive"].rows) > len(seen["for-loop"].rows) > len(seen["fused"].rows)
 
 # %% [markdown]
-# A profile makes short operations longer, so read its counts and its order; times come later, from a benchmark. How
-# `compiled` and `flat` are made is the subject of 3.3 and 3.4.
+# A profile makes short operations longer: read its counts and its order. `compiled` and `flat` are made in 3.3 and
+# 3.4.
 #
 # ## 3. The derivation
 #
@@ -160,10 +160,10 @@ for _ in range(2):
 print("gradients lie in one memory:", len({w.grad.untyped_storage().data_ptr() for w in weights}) == 1)
 
 # %% [markdown]
-# Each begins at a multiple of 16 floats: 64 bytes, a cache line of most CPUs. The price of the trick: the optimizer
-# owns the memory of weights and gradients. Gradients must stay where they are, so zero them in place; `set_to_none`
-# would drop the views. Megatron-LM's gradient buffers and FSDP's first version are flat, too, there mainly to
-# communicate in one piece; FSDP2 (`fully_shard`) has gone back to single tensors.
+# Each begins at a multiple of 16 floats: 64 bytes, a cache line of most CPUs. The price: the optimizer owns the
+# memory of weights and gradients. Gradients must stay where they are, so zero them in place; `set_to_none` would drop
+# the views. Megatron-LM's gradient buffers and FSDP's first version are flat, too, mainly to communicate in one
+# piece; FSDP2 has gone back to single tensors.
 #
 # ### 3.5 The kernel by hand
 #
@@ -265,7 +265,7 @@ print(bench.describe_device(device))
 measured = {}
 for name, shapes_here in lists.items():
     job = recording.Job("adamw", name, tuple(shapes_here), torch.float32, (*ways, "copy"))
-    one = measured[name] = recording.measure_job(job, device, rounds=7)
+    one = measured[name] = recording.measure_job(job, device, rounds=3)
     print(f"\n{name:13} {'ms':>8}  x fused  GB/s  of a copy's   takes")
     for way in one.ways:
         takes = "" if way.extra_bytes is None else f"{way.extra_bytes / (4 * one.parameters):.2f}"
@@ -294,7 +294,7 @@ script = """
 import resource
 from course_lib.kernels import bench, variants
 steps = {way: variants.build(way, "adamw", [(2048, 4096)], "cpu")[0] for way in ("naive", "for-loop", "fused")}
-ratios = bench.ratios(bench.measure(steps, repeats=5, warmup=2, device="cpu"), "fused")
+ratios = bench.ratios(bench.measure(steps, repeats=3, warmup=1, device="cpu"), "fused")
 for way, step in steps.items():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     step()
@@ -319,9 +319,8 @@ for name, settings in {"as it comes": {}, "memory is kept": keep}.items() if sys
 #
 # Can the flat buffer beat production on larger tensors, too? Not by fewer bytes: there are none to save. On Linux it
 # asks for huge pages, so where the system grants them the processor looks up an address every 2 MiB and not every 4
-# KiB; and it goes to the threads once and not 40 times. Whether that shows depends on the machine. To tell the two
-# apart, run torch's own fused kernel over the same memory: `course bench --ways fused,fused-huge-pages,flat`. What
-# was recorded elsewhere, as times of fused's:
+# KiB; and it goes to the threads once and not 40 times. `course bench --ways fused,fused-huge-pages,flat` tells the
+# two apart. What was recorded elsewhere, as times of fused's:
 
 # %%
 records = all_recorded()
@@ -479,13 +478,11 @@ print("loaded", loader.state[w]["exp_avg_sq"].dtype, f"{loader.state[w]['exp_avg
 # |---|---|
 # | timing without `torch.cuda.synchronize()` | a step of microseconds, whatever its size: the launch was timed |
 # | the same small tensors again and again | more than the memory's bandwidth: the cache was timed |
-# | one implementation after the other | the second one wins or loses with the clock; interleave, take ratios |
 # | `reshape(-1)` of a transposed weight | that layer never learns: the update went into a copy |
 # | a flat buffer and `set_to_none=True` | correct, and slow again: every gradient is copied in |
 # | a step count kept on a Python object, in a compiled step | a compilation at each of the first 8 steps, then a warning (`recompile_limit`) and slow steps |
 # | a Python step count in a CUDA graph | steps of 2.236 lr at (0.9, 0.95), for ever |
 # | `.item()` on the norm before the step | the GPU waits for the host; a gap in the profile before every step |
-# | foreach where memory is short | out of memory in the step: temporaries of all tensors at once |
 # | 32-bit offsets | an illegal access, or a wrong weight, from 2.1 billion elements on |
 # | four buffers exactly $2^{28}$ bytes apart | up to three times slower for that one size: they drive each other out of the cache |
 # | no mask in the last block | a neighbour in memory moves, too; right for sizes that the block divides |
